@@ -1,0 +1,1 @@
+"""Geometry out of, and into, text-to-image diffusion models."""
