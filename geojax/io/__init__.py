@@ -1,0 +1,1 @@
+"""What a run reads and writes: only the experiment binaries use this package."""
