@@ -1,0 +1,1 @@
+"""Cameras, rays, volume rendering and warps: arrays in, arrays out (floor 0)."""
