@@ -1,0 +1,1 @@
+"""Noise schedules, parameterizations, guidance and samplers; no networks (floor 0)."""
