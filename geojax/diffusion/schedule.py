@@ -12,7 +12,7 @@ Equations
     (2)  beta = linspace(beta_start, beta_end)                             Ho et al. 2020, sec. 4
     (3)  beta = linspace(sqrt(beta_start), sqrt(beta_end))^2               Rombach et al. 2022
     (4)  beta_t = min(1 - f((t + 1) / T) / f(t / T), .999),
-         f(u) = cos^2(pi / 2 (u + .008) / 1.008)                           Nichol et al. 2021, eq. 17
+         f(u) = cos^2(pi / 2 (u + .008) / 1.008)                           Nichol and Dhariwal 2021
 """
 
 from collections.abc import Mapping
