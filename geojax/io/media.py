@@ -6,7 +6,7 @@ at all. No plotting library: depth and normals are coloured here.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import imageio.v2 as imageio
 import jax
@@ -29,8 +29,8 @@ _VIRIDIS = (
 class Picture(NamedTuple):
     """An image file: colours as stored (not multiplied by alpha), and alpha if the file has it."""
 
-    rgb: Float[Pixels, "H W 3"]
-    alpha: Float[Pixels, "H W"] | None
+    rgb: Float[np.ndarray, "H W 3"]
+    alpha: Float[np.ndarray, "H W"] | None
 
 
 def read_image(path: str | Path) -> Picture:
@@ -111,7 +111,7 @@ def write_video(path: str | Path, frames: Iterable[Pixels], fps: float = 24.0) -
 
 def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     odd = [(0, size % 2) for size in frames[0].shape[:2]]
-    even = [np.pad(frame, (*odd, (0, 0)), mode="edge") for frame in frames]
+    even: list[Any] = [np.pad(frame, (*odd, (0, 0)), mode="edge") for frame in frames]
     imageio.mimwrite(
         path, even, fps=fps, codec="libx264", quality=8, pixelformat="yuv420p", macro_block_size=1
     )
@@ -134,7 +134,7 @@ def grid(
     row_captions: Sequence[str] = (),
     column_captions: Sequence[str] = (),
     gap: int = 2,
-) -> Float[Pixels, "height width 3"]:
+) -> Float[np.ndarray, "height width 3"]:
     """A contact sheet on white: images side by side with `gap` pixels between, captions outside."""
     images = np.asarray(images, np.float32)
     if images.ndim != 5 or images.shape[-1] != 3:
@@ -171,7 +171,7 @@ def grid(
     return np.minimum(sheet, np.asarray(text, np.float32)[..., None] / np.float32(255))
 
 
-def color_map(values: Float[Pixels, "*b"]) -> Float[Pixels, "*b 3"]:
+def color_map(values: Float[Pixels, "*b"]) -> Float[np.ndarray, "*b 3"]:
     """Viridis: 0 is dark violet, 1 bright yellow; values outside [0, 1] are clipped."""
     table = np.array([[(c >> shift & 255) / 255 for shift in (16, 8, 0)] for c in _VIRIDIS])
     at = np.linspace(0.0, 1.0, len(table))
@@ -184,7 +184,7 @@ def color_depth(
     mask: Bool[Pixels, "*b H W"] | None = None,
     near: float | None = None,
     far: float | None = None,
-) -> Float[Pixels, "*b H W 3"]:
+) -> Float[np.ndarray, "*b H W 3"]:
     """Colour z-depth, near bright and far dark; what is masked out or not finite is white.
 
     `near` and `far` default to the range of the shown pixels of the whole batch, so that views side
@@ -202,7 +202,7 @@ def color_depth(
 
 def color_normals(
     normal: Float[Pixels, "*b H W 3"], opacity: Float[Pixels, "*b H W"] | None = None
-) -> Float[Pixels, "*b H W 3"]:
+) -> Float[np.ndarray, "*b H W 3"]:
     """Colour unit normals, (n + 1) / 2, laid over white by opacity (default: opaque).
 
     Lengths other than 1 are scaled to 1; a zero normal is mid grey.

@@ -17,6 +17,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 from skimage.measure import marching_cubes
+from trimesh.visual import ColorVisuals
 
 from geojax.io.atomic import replacing, write_bytes
 
@@ -106,7 +107,7 @@ def read_mesh(path: str | Path) -> Mesh:
         raise ValueError(f"{path} holds no triangles")
     vertices = np.asarray(loaded.vertices, np.float32)
     colors = None
-    if loaded.visual.kind == "vertex":
+    if isinstance(loaded.visual, ColorVisuals) and loaded.visual.kind == "vertex":
         colors = np.asarray(loaded.visual.vertex_colors, np.float32)[:, :3] / np.float32(255)
     if path.suffix in (".glb", ".gltf"):
         vertices = vertices[:, [2, 0, 1]]

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,12 +37,10 @@ class MetricLog:
         resume_step: int = 0,
         shown: Sequence[str] = ("loss",),
         print_seconds: float = 2.0,
-        stream: TextIO | None = None,
     ):
         """Open the log to go on at `resume_step`: lines of that step and later ones are dropped.
 
-        `shown` are the figures of the progress line, printed to `stream` (default: standard output)
-        at most every `print_seconds`.
+        `shown` are the figures of the progress line, printed at most every `print_seconds`.
         """
         self._path = Path(folder) / "metrics.jsonl"
         kept = [line for line in read_metrics(self._path) if line["step"] < resume_step]
@@ -51,7 +49,6 @@ class MetricLog:
         self._seconds_before = kept[-1]["seconds"] if kept else 0.0
         self._start = time.monotonic()
         self._total, self._shown = total_steps, tuple(shown)
-        self._stream = stream or sys.stdout
         self._print_seconds = print_seconds
         # Recent (time, step) pairs: the rate of the last prints, without the compilation.
         self._recent: deque[tuple[float, int]] = deque(maxlen=8)
@@ -78,7 +75,7 @@ class MetricLog:
         due = not self._recent or now - self._recent[-1][0] >= self._print_seconds
         if due or step >= self._total - 1:
             self._recent.append((now, step))
-            print(self._progress(step, figures), file=self._stream, flush=True)
+            print(self._progress(step, figures), flush=True)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Show a picture [H, W, 3] in [0, 1] in TensorBoard, if it is there."""
@@ -101,7 +98,7 @@ class MetricLog:
         parts += [f"{name} {figures[name]:.4g}" for name in self._shown if name in figures]
         return "  ".join(parts)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricLog":
         return self
 
     def __exit__(
