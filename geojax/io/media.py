@@ -4,11 +4,12 @@ Images are float32 [H, W, 3] in [0, 1], sRGB-encoded as in the file. Every file 
 at all. No plotting library: depth and normals are coloured here.
 """
 
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import imageio.v2 as imageio
+import imageio_ffmpeg
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
@@ -110,11 +111,22 @@ def write_video(path: str | Path, frames: Iterable[Pixels], fps: float = 24.0) -
 
 
 def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Pipe raw frames to the ffmpeg binary that imageio-ffmpeg carries.
+
+    Its own writer forks with a hook that runs Python in the child: with JAX's threads alive that
+    may deadlock, and Python warns of it. `bitexact` leaves out time and version: same bytes again.
+    """
     odd = [(0, size % 2) for size in frames[0].shape[:2]]
-    even: list[Any] = [np.pad(frame, (*odd, (0, 0)), mode="edge") for frame in frames]
-    imageio.mimwrite(
-        path, even, fps=fps, codec="libx264", quality=8, pixelformat="yuv420p", macro_block_size=1
+    even = [np.pad(frame, (*odd, (0, 0)), mode="edge") for frame in frames]
+    height, width = even[0].shape[:2]
+    options = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i - -an -c:v libx264"
+    options += " -crf 18 -pix_fmt yuv420p -movflags +faststart -fflags +bitexact -flags +bitexact"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *options.split()]
+    result = subprocess.run(
+        [*command, str(path)], input=b"".join(f.tobytes() for f in even), capture_output=True
     )
+    if result.returncode:
+        raise OSError(f"ffmpeg could not write {path}: {result.stderr.decode(errors='replace')}")
 
 
 def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
@@ -173,6 +185,7 @@ def grid(
 
 def color_map(values: Float[Pixels, "*b"]) -> Float[np.ndarray, "*b 3"]:
     """Viridis: 0 is dark violet, 1 bright yellow; values outside [0, 1] are clipped."""
+    values = np.asarray(values)
     table = np.array([[(c >> shift & 255) / 255 for shift in (16, 8, 0)] for c in _VIRIDIS])
     at = np.linspace(0.0, 1.0, len(table))
     values = np.clip(values, 0.0, 1.0)

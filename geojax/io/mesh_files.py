@@ -17,7 +17,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 from skimage.measure import marching_cubes
-from trimesh.visual import ColorVisuals
+from trimesh.visual import ColorVisuals, TextureVisuals
 
 from geojax.io.atomic import replacing, write_bytes
 
@@ -102,17 +102,40 @@ def read_mesh(path: str | Path) -> Mesh:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no mesh file at {path}")
-    loaded = trimesh.load_mesh(path, process=False)
-    if not len(loaded.faces):
+    is_gltf = path.suffix in (".glb", ".gltf")
+    scene = trimesh.load_scene(path, process=False)
+    vertices, faces, colors, count = [], [], [], 0
+    for node in scene.graph.nodes_geometry:
+        to_scene, name = scene.graph[node]
+        part = scene.geometry[name]
+        if not isinstance(part, trimesh.Trimesh):
+            continue
+        vertices.append(trimesh.transform_points(part.vertices, to_scene))
+        faces.append(np.asarray(part.faces) + count)
+        colors.append(_colors_of(part))
+        count += len(part.vertices)
+    if not sum(map(len, faces)):
         raise ValueError(f"{path} holds no triangles")
-    vertices = np.asarray(loaded.vertices, np.float32)
-    colors = None
-    if isinstance(loaded.visual, ColorVisuals) and loaded.visual.kind == "vertex":
-        colors = np.asarray(loaded.visual.vertex_colors, np.float32)[:, :3] / np.float32(255)
-    if path.suffix in (".glb", ".gltf"):
-        vertices = vertices[:, [2, 0, 1]]
-        colors = None if colors is None else _linear_to_srgb(colors)
-    return Mesh(vertices, np.asarray(loaded.faces, np.int32), colors)
+    points = np.concatenate(vertices).astype(np.float32)
+    known = [c for c in colors if c is not None]
+    rgb = np.concatenate(known) if len(known) == len(colors) else None
+    if is_gltf:
+        points = points[:, [2, 0, 1]]
+        rgb = None if rgb is None else _linear_to_srgb(rgb)
+    return Mesh(points, np.concatenate(faces).astype(np.int32), rgb)
+
+
+def _colors_of(part: trimesh.Trimesh) -> np.ndarray | None:
+    """Vertex colours [V, 3] in [0, 1] as stored, or None."""
+    if isinstance(part.visual, ColorVisuals) and part.visual.kind == "vertex":
+        stored = np.asarray(part.visual.vertex_colors)
+    elif isinstance(part.visual, TextureVisuals) and "color" in part.visual.vertex_attributes:
+        # A glTF mesh with a material: trimesh keeps its vertex colours here, as they are.
+        stored = np.asarray(part.visual.vertex_attributes["color"])
+    else:
+        return None
+    limit = np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0
+    return (stored[:, :3] / limit).astype(np.float32)
 
 
 def _to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
