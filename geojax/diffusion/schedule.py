@@ -19,13 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from geojax import pytree
 
-@jax.tree_util.register_dataclass
+
+@pytree.register
 @dataclass(frozen=True)
 class Schedule:
     """abar_t for every time step, a pytree. `t` may have any shape; the answer has the same.

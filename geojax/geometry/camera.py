@@ -24,11 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geojax import pytree
+
 # Camera algebra is tiny and its errors are seen as crooked seams: never in TF32 or bfloat16.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-@jax.tree_util.register_dataclass
+@pytree.register
 @dataclass(frozen=True)
 class Camera:
     """A batch of pinhole cameras that share one image size; a pytree (the size is static)."""
