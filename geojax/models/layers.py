@@ -4,6 +4,8 @@ Symbols: x features [B, H, W, C]; G groups; gamma, beta scale and bias; t timest
     (1) group norm   y = gamma (x - mean_G) / sqrt(var_G + eps) + beta, moments over H, W, C/G
     (2) layer norm   the same, moments over C alone
     (3) time         w_k = exp(-ln(10^4) k / (d/2 - shift)), e(t) = [sin(w t), cos(w t)]
+    (4) upsampling   conv3(up x) at (2i + a, 2j + b) = conv2_ab(x) at (i, j): nearest-neighbour
+                     doubling repeats rows, so each of four phases (a, b) needs 2x2 summed taps
 
 (1) Wu & He, "Group Normalization" (2018), eq. 1-6. (2) Ba et al., "Layer Normalization" (2016).
 (3) Vaswani et al., "Attention Is All You Need" (2017), section 3.5.
@@ -63,7 +65,13 @@ def conv(
     strides: int,
     padding: tuple[int, int],
 ) -> Float[Array, "B h w O"]:
-    """Cross-correlation of x with a square kernel, no bias."""
+    """Cross-correlation of x with a square kernel, no bias.
+
+    XLA's own convolution: on two CPU cores, forward and backward together, sums of 9 shifted
+    products take 2.3 to 7.5 times as long, products with 9 (or 3) concatenated shifts 1.8 to 4.6,
+    and its forward pass with either as the kernel's gradient 1.2 to 3 times (3x3, batch 32,
+    16x16x96 to 64x64x32).
+    """
     if kernel.shape[:2] == (1, 1) and strides == 1 and padding == (0, 0):
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     return jax.lax.conv_general_dilated(
@@ -99,15 +107,20 @@ class GroupNorm(nn.Module):
             raise ValueError(f"{channels} channels do not split into {self.num_groups} groups")
         scale = self.param("scale", nn.initializers.ones, (channels,)).astype(jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,)).astype(jnp.float32)
-        grouped = x.astype(jnp.float32).reshape(
-            batch, -1, self.num_groups, channels // self.num_groups
-        )
-        mean = jnp.mean(grouped, axis=(1, 3), keepdims=True)
-        centred = grouped - mean
-        variance = jnp.mean(jnp.square(centred), axis=(1, 3), keepdims=True)
-        shape = (1, 1, self.num_groups, -1)
-        gain = jax.lax.rsqrt(variance + self.epsilon) * scale.reshape(shape)
-        y = centred * gain + bias.reshape(shape)
+
+        def group_mean(y: Float[Array, "B N C"]) -> Float[Array, "B 1 C"]:
+            # Over pixels first, over the group's channels after: reducing a [B, N, G, C/G] view at
+            # once is 2 to 2.5 times slower on the CPU, forward and backward.
+            mean = jnp.mean(y, axis=1).reshape(batch, self.num_groups, -1)
+            mean = jnp.mean(mean, axis=-1, keepdims=True)
+            mean = jnp.broadcast_to(mean, (batch, self.num_groups, channels // self.num_groups))
+            return mean.reshape(batch, 1, channels)
+
+        flat = x.astype(jnp.float32).reshape(batch, -1, channels)
+        # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
+        centred = flat - group_mean(flat)
+        gain = jax.lax.rsqrt(group_mean(jnp.square(centred)) + self.epsilon)
+        y = centred * (gain * scale[None, None, :]) + bias[None, None, :]
         return y.reshape(x.shape).astype(self.dtype)
 
 
@@ -167,3 +180,61 @@ def upsample_nearest(x: Float[Array, "B h w C"], size: Sequence[int]) -> Float[A
     b, h, w, c = x.shape
     doubled = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return doubled.reshape(b, 2 * h, 2 * w, c)[:, : size[0], : size[1], :]
+
+
+def upsample_conv(
+    x: Float[Array, "B h w I"], kernel: Float[Array, "3 3 I O"]
+) -> Float[Array, "B 2h 2w O"]:
+    """Equation (4): `conv(upsample_nearest(x), kernel)` for a 3x3 kernel, without the doubling.
+
+    16 products a pixel of x instead of 36: on two CPU cores 1.6 to 2.2 times faster, forward and
+    backward (batch 32, 8x8x96 to 32x32x64).
+    """
+
+    def taps(k: Float[Array, "3 ..."]) -> Float[Array, "phase tap ..."]:
+        # An even output row sees source rows (i-1, i, i), an odd one (i, i, i+1).
+        return jnp.stack([jnp.stack([k[0], k[1] + k[2]]), jnp.stack([k[0] + k[1], k[2]])])
+
+    by_row = taps(kernel)  # [a, u, 3, I, O]
+    folded = taps(jnp.moveaxis(by_row, 2, 0))  # [b, v, a, u, I, O]
+
+    # One convolution a phase: all four in one of 4 O features, cut apart after, has a kernel
+    # gradient ten times slower.
+    def phase(a: int, b: int) -> Float[Array, "B h w O"]:
+        return jax.lax.conv_general_dilated(
+            x,
+            folded[b, :, a].swapaxes(0, 1),
+            window_strides=(1, 1),
+            padding=((1 - a, a), (1 - b, b)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    rows = [jnp.stack([phase(a, b) for b in (0, 1)], axis=3) for a in (0, 1)]
+    batch, h, w, _ = x.shape
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * h, 2 * w, kernel.shape[-1])
+
+
+class UpsampleConv(nn.Module):
+    """Nearest-neighbour doubling, then a 3x3 convolution.
+
+    Attributes:
+      features: O.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B h w I"], size: tuple[int, int]
+    ) -> Float[Array, "B H W O"]:
+        """Resolution `size`, each side one of 2n - 1 and 2n."""
+        kernel = self.param("kernel", LECUN_INIT, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        # Measured on the CPU alone, so chosen there alone; a cropped edge needs the plain form.
+        if jax.default_backend() == "cpu" and size == (2 * x.shape[1], 2 * x.shape[2]):
+            y = upsample_conv(x, kernel)
+        else:
+            y = conv(upsample_nearest(x, size), kernel, 1, (1, 1))
+        return y + bias.astype(self.dtype)[None, None, None, :]

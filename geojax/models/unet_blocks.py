@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from geojax.models.attention import SpatialTransformer
-from geojax.models.layers import LECUN_INIT, SMALL_INIT, Conv, Dtype, GroupNorm, upsample_nearest
+from geojax.models.layers import LECUN_INIT, SMALL_INIT, Conv, Dtype, GroupNorm, UpsampleConv
 
 Features = Float[Array, "B H W C"]
 Time = Float[Array, "B T"]
@@ -75,7 +75,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Features, size: tuple[int, int]) -> Features:
         """Resolution `size`, one of 2h - 1 and 2h."""
-        return Conv(x.shape[-1], dtype=self.dtype, name="conv")(upsample_nearest(x, size))
+        return UpsampleConv(x.shape[-1], dtype=self.dtype, name="conv")(x, size)
 
 
 @dataclasses.dataclass(frozen=True)
