@@ -1,0 +1,177 @@
+"""Stable Diffusion 1.x and 2.x, or any model in the same folder layout, as a prior.
+
+Symbols: x image in [0, 1]; z latent; f the autoencoder's scaling factor (0.18215).
+    (1) encode    z = f mean(E(2 x - 1))
+    (2) decode    x = D(z / f) / 2 + 1/2
+    (3) denoise   eps from the network's eps, v or x0 (`prediction_type` of the scheduler's file)
+
+Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022). (1) takes
+the mean of the posterior, not a sample: its variance is small, and a gradient is then exact.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int
+
+from geojax.diffusion.parameterization import to_eps
+from geojax.diffusion.schedule import Schedule, from_config
+from geojax.models.clip import CLIPText, CLIPTextConfig
+from geojax.models.unet import UNet, UNetConfig
+from geojax.models.vae import VAE, VAEConfig
+from geojax.priors.prior import Codec, Condition, Denoise, Image, Latent, Prior, pixel_prior
+from geojax.priors.text_condition import TextCondition, load_tokenizer
+from geojax.weights.folder import load_component, load_config
+from geojax.weights.hub import resolve_folder
+from geojax.weights.pipeline_folder import read_pipeline_index
+from geojax.weights.safetensors_io import listing, read_json
+
+REQUIRED = ("unet", "text_encoder", "tokenizer", "scheduler")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+def load_stable_diffusion(
+    path: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    revision: str | None = None,
+    variant: str | None = None,
+    local_files_only: bool = False,
+    implementation: str | None = None,
+) -> Prior:
+    """The prior in a folder of Stable Diffusion's layout.
+
+    A folder whose model_index.json has no `vae` is a model on pixels: `encode` and `decode` are
+    then only the change of range.
+
+    Args:
+      path: a folder, or a hub id such as "owner/name".
+      dtype: of parameters and computation; bfloat16 halves the memory. Latents and images stay in
+        the type they are given in. In float16 the autoencoder stays in float32 (it overflows).
+      revision: of the hub's repository.
+      variant: "fp16" to read `*.fp16.safetensors`.
+      local_files_only: do not ask the network for a hub id.
+      implementation: of the UNet's attention, "cudnn" on a GPU in half precision.
+
+    Returns:
+      The prior; its `params` have the keys "unet" and, for latents, "vae".
+
+    Raises:
+      FileNotFoundError: the folder or a part of it is absent; says what was looked for.
+      ValueError: another kind of folder, an inpainting or depth model, an unsupported config, parts
+        that do not fit together, or damaged weights.
+    """
+    folder = resolve_folder(
+        path, revision=revision, variant=variant, local_files_only=local_files_only
+    )
+    index = read_pipeline_index(folder)
+    absent = [name for name in REQUIRED if name not in index]
+    if absent:
+        raise ValueError(
+            f"{folder} is a {index.get('_class_name')} without {absent}: "
+            f"expected Stable Diffusion's layout with {REQUIRED}"
+        )
+    schedule, prediction = load_schedule(folder / "scheduler")
+
+    def part(name: str, module: Any, kind: DTypeLike = dtype) -> Any:
+        return load_component(folder / name, module, dtype=kind, variant=variant)
+
+    # Configs are read and compared before the first gigabyte of weights.
+    unet_config = UNetConfig.from_dict(load_config(folder / "unet", "UNet2DConditionModel"))
+    text_config = CLIPTextConfig.from_dict(load_config(folder / "text_encoder", "CLIPTextModel"))
+    vae_config = None
+    if "vae" in index:
+        vae_config = VAEConfig.from_dict(load_config(folder / "vae", "AutoencoderKL"))
+    channels = vae_config.latent_channels if vae_config else 3
+    size = check_fit(folder, unet_config, text_config, channels)
+
+    text = CLIPText(text_config, dtype=dtype)
+    embed = TextCondition(load_tokenizer(folder / "tokenizer"), text, part("text_encoder", text))
+    unet = UNet(unet_config, dtype=dtype, implementation=implementation)
+    params = {"unet": part("unet", unet)}
+    denoise = unet_denoise(unet, schedule, prediction)
+    if vae_config is None:
+        return pixel_prior(params, denoise, embed, schedule, size)
+    vae_dtype = jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype
+    vae = VAE(vae_config, dtype=vae_dtype)
+    encode, decode = vae_codec(vae)
+    return Prior(
+        params={**params, "vae": part("vae", vae, vae_dtype)},
+        encode=encode,
+        decode=decode,
+        embed=embed,
+        denoise=denoise,
+        schedule=schedule,
+        image_size=size * 2 ** (len(vae_config.block_out_channels) - 1),
+        latent_size=size,
+        latent_channels=channels,
+    )
+
+
+def load_schedule(folder: Path) -> tuple[Schedule, str]:
+    """Noise schedule and `prediction_type` of scheduler_config.json.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a schedule or a prediction type that is not supported.
+    """
+    file = folder / "scheduler_config.json"
+    if not file.is_file():
+        there = listing(folder) if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(f"no scheduler_config.json in {folder}; found {there}")
+    config = read_json(file)
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"{file}: prediction_type={prediction!r} is not one of {PREDICTIONS}")
+    return from_config(config), prediction
+
+
+def check_fit(folder: Path, unet: UNetConfig, text: CLIPTextConfig, channels: int) -> int:
+    """The UNet's `sample_size`, when its config fits the other parts of the folder.
+
+    Raises:
+      ValueError: naming the two numbers that differ.
+    """
+    if unet.in_channels != channels:
+        known = {9: ": an inpainting model", 5: ": a depth model"}.get(unet.in_channels, "")
+        raise ValueError(
+            f"{folder / 'unet'} takes {unet.in_channels} channels{known}; a text-to-image prior "
+            f"takes the {channels} of its {'autoencoder' if channels != 3 else 'images'}"
+        )
+    if unet.out_channels != channels:
+        raise ValueError(f"{folder / 'unet'} gives {unet.out_channels} channels, not {channels}")
+    if unet.cross_attention_dim != text.hidden_size:
+        raise ValueError(
+            f"{folder}: the UNet attends to a condition {unet.cross_attention_dim} wide, the text "
+            f"encoder's is {text.hidden_size}"
+        )
+    if not isinstance(unet.sample_size, int):
+        raise ValueError(f"{folder / 'unet'}: sample_size={unet.sample_size} must be one integer")
+    return unet.sample_size
+
+
+def unet_denoise(unet: UNet, schedule: Schedule, prediction: Any) -> Denoise:
+    """Equation (3), of parameters {"unet": ...}."""
+
+    def denoise(params: Any, z: Latent, t: Int[Array, "B"], condition: Condition) -> Latent:
+        output = unet.apply({"params": params["unet"]}, z, t, condition)
+        return to_eps(schedule, z, output, t, prediction)
+
+    return denoise
+
+
+def vae_codec(vae: VAE) -> tuple[Codec, Codec]:
+    """Equations (1) and (2), of parameters {"vae": ...}."""
+    factor = vae.config.scaling_factor
+
+    def encode(params: Any, image: Image) -> Latent:
+        mean, _ = vae.apply({"params": params["vae"]}, 2.0 * image - 1.0, method="encode")
+        return factor * mean
+
+    def decode(params: Any, latent: Latent) -> Image:
+        image = vae.apply({"params": params["vae"]}, latent / factor, method="decode")
+        return jnp.clip(0.5 * image + 0.5, 0.0, 1.0)
+
+    return encode, decode

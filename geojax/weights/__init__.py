@@ -1,0 +1,1 @@
+"""Model folders of diffusers and transformers <-> parameter trees."""
