@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.unet.heads = 4
     config.unet.text_width = 128
     config.unet.text_layers = 2
-    config.unet.latents = 48_000
+    config.unet.latents = 24_576
     config.unet.batch = 32
     config.unet.steps = 6000
     config.unet.learning_rate = 6e-4

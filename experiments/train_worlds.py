@@ -36,6 +36,7 @@ from geojax.models.judge import Judge, JudgeConfig, joint_log_probability
 from geojax.models.unet import UNet, UNetConfig
 from geojax.models.vae import VAE, VAEConfig
 from geojax.weights.folder import load_component, save_component
+from geojax.weights.pipeline_folder import STABLE_DIFFUSION_SCHEDULER, write_pipeline_files
 from geojax.worlds import captions, pictures, solids, vocabulary
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_worlds.py", lock_config=True)
@@ -146,7 +147,9 @@ def train(
             rate = (done - start) / (time.monotonic() - began)
             figures = " ".join(f"{k} {float(v):.4g}" for k, v in metrics.items())
             left = (steps - done) / rate / 60.0
-            logging.info("%s %d/%d  %.2f steps/s  %.1f min left  %s", name, done, steps, rate, left, figures)
+            logging.info(
+                "%s %d/%d  %.2f steps/s  %.1f min left  %s", name, done, steps, rate, left, figures
+            )
             if not all(math.isfinite(float(v)) for v in metrics.values()):
                 raise FloatingPointError(f"{name}: not finite at step {done}: {figures}")
         if time.monotonic() - saved > checkpoint_seconds or done == steps:
@@ -163,13 +166,19 @@ def train_autoencoder(config: Any, pool: pictures.Pool, out: Path) -> None:
     size = config.image_size
     params = vae.init(jax.random.key(config.seed + 1), jnp.zeros((1, size, size, 3)))["params"]
     settings = config.vae
-    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, 100, settings.steps, 1e-5)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, 100, settings.steps, 1e-5
+    )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
     step = training.autoencoder_step(vae, optimiser, kl_weight=settings.kl_weight)
 
     def batches(start: int) -> Iterator[tuple[np.ndarray]]:
         for i in itertools.count(start):
-            yield (pictures.draw(np.random.default_rng((config.seed, 1, i)), pool, settings.batch).image,)
+            yield (
+                pictures.draw(
+                    np.random.default_rng((config.seed, 1, i)), pool, settings.batch
+                ).image,
+            )
 
     shown = pictures.draw(np.random.default_rng(config.seed + 9), pool, 8, held_out=True).image
     rebuild = jax.jit(
@@ -190,7 +199,11 @@ def train_autoencoder(config: Any, pool: pictures.Pool, out: Path) -> None:
     latents = [encode(state.average, next(batches(10**6 + i))[0]) for i in range(16)]
     scale = 1.0 / float(jnp.std(jnp.stack(latents)))
     save_component(
-        out / "family" / "vae", state.average, vae_config(config, scale), dtype=jnp.float16
+        out / "family" / "vae",
+        state.average,
+        vae_config(config, scale),
+        dtype=jnp.float16,
+        overwrite=True,
     )
 
 
@@ -201,8 +214,9 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
     vae = VAE(VAEConfig.from_dict(stored))
     vae_params = load_component(family / "vae", vae)
     encode = jax.jit(
-        lambda p, x: vae.apply({"params": p}, 2.0 * x - 1.0, method="encode")[0]
-        * stored["scaling_factor"]
+        lambda p, x: (
+            vae.apply({"params": p}, 2.0 * x - 1.0, method="encode")[0] * stored["scaling_factor"]
+        )
     )
     decode = jax.jit(
         lambda p, z: vae.apply({"params": p}, z / stored["scaling_factor"], method="decode")
@@ -274,7 +288,9 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
             )
 
     pairs = sorted(solids.HELD_OUT)[::2][:12]
-    views = [captions.view_suffix(a, e) for a, e in ((0, 1), (1, 0), (2, 1), (4, 1), (6, 1), (3, 2))]
+    views = [
+        captions.view_suffix(a, e) for a, e in ((0, 1), (1, 0), (2, 1), (4, 1), (6, 1), (3, 2))
+    ]
     shown = tokenise([captions.subject(c, k) + view for view in views for k, c in pairs])
     empty = tokenise([""])
 
@@ -299,7 +315,14 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
 
     state = training.init_state(jax.random.key(config.seed + 5), params, optimiser)
     state = train(
-        "unet", state, step, batches, settings.steps, out / "unet", config.checkpoint_seconds, preview
+        "unet",
+        state,
+        step,
+        batches,
+        settings.steps,
+        out / "unet",
+        config.checkpoint_seconds,
+        preview,
     )
     write_denoiser(config, state.average, size, out)
 
@@ -307,13 +330,14 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
 def write_denoiser(config: Any, params: Any, vocabulary_size: int, out: Path) -> None:
     """Write denoiser, text encoder and scheduler into the family's folder."""
     family = out / "family"
-    save_component(family / "unet", params["unet"], unet_config(config), dtype=jnp.float16)
-    save_component(
-        family / "text_encoder",
-        params["text_encoder"],
-        text_config(config, vocabulary_size),
-        dtype=jnp.float16,
-    )
+    parts = {
+        "unet": unet_config(config),
+        "text_encoder": text_config(config, vocabulary_size),
+    }
+    for name, fields in parts.items():
+        save_component(family / name, params[name], fields, dtype=jnp.float16, overwrite=True)
+    scheduler = {**STABLE_DIFFUSION_SCHEDULER, "prediction_type": "v_prediction"}
+    write_pipeline_files(family, scheduler)
 
 
 def train_judge(config: Any, pool: pictures.Pool, out: Path) -> None:
@@ -354,9 +378,18 @@ def train_judge(config: Any, pool: pictures.Pool, out: Path) -> None:
 
     state = training.init_state(jax.random.key(config.seed + 7), params, optimiser)
     state = train(
-        "judge", state, step, batches, settings.steps, out / "judge", config.checkpoint_seconds, preview
+        "judge",
+        state,
+        step,
+        batches,
+        settings.steps,
+        out / "judge",
+        config.checkpoint_seconds,
+        preview,
     )
-    save_component(out / "family" / "judge", state.average, judge_config, dtype=jnp.float16)
+    save_component(
+        out / "family" / "judge", state.average, judge_config, dtype=jnp.float16, overwrite=True
+    )
 
 
 def main(argv: list[str]) -> None:

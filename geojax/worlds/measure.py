@@ -115,7 +115,9 @@ def volume_score(
     cavity = solids.KINDS[kind].cavity
     if cavity:
         if hull_mask is None:
-            raise ValueError(f"a {kind} has a cavity: its IoU needs the silhouettes of hull_views()")
+            raise ValueError(
+                f"a {kind} has a cavity: its IoU needs the silhouettes of hull_views()"
+            )
         views = hull_views(hull_mask.shape[-1]).camera
         occupied = carve(hull_mask, views, points)
         # The exact hull is carved once, on the same grid, and turned by nearest cells.

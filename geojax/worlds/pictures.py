@@ -121,7 +121,12 @@ def random_backgrounds(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def draw(
-    rng: np.random.Generator, pool: Pool, batch: int, *, held_out: bool = False, jitter: float = 0.03
+    rng: np.random.Generator,
+    pool: Pool,
+    batch: int,
+    *,
+    held_out: bool = False,
+    jitter: float = 0.03,
 ) -> Batch:
     """Draw pictures, each in a random allowed colour (jittered) before a random background.
 
@@ -182,5 +187,3 @@ def loose_caption(rng: np.random.Generator, batch: Batch, index: int) -> str:
         return f"{text}, {captions.coarse_view(azimuth, elevation)}"
     e, a, _ = max(captions.grid_weights(azimuth, elevation), key=lambda node: node[2])
     return text + captions.view_suffix(a, e)
-
-

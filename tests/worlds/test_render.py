@@ -107,7 +107,8 @@ def test_a_solid_mug_has_the_hull_of_a_mug_but_a_ball_has_not():
 
 def test_draws_keep_to_the_allowed_pairs():
     parts = [
-        pictures.trace_kind(jax.random.key(i), kind, 3, 16) for i, kind in enumerate(["ball", "mug"])
+        pictures.trace_kind(jax.random.key(i), kind, 3, 16)
+        for i, kind in enumerate(["ball", "mug"])
     ]
     pool = pictures.Pool(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
     names = list(solids.KINDS), list(solids.COLOURS)

@@ -1,0 +1,188 @@
+"""Turn a prompt into a 3D object by score distillation.
+
+    python -m experiments.distill --config=configs/distill/worlds.py --prompt="a blue chair" \
+        --out=runs/blue_chair [--config.FIELD=...]
+
+Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
+summary.json. The same command again resumes, bit for bit.
+"""
+
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import object_report
+from geojax.geometry.camera_sampling import CameraDistribution
+from geojax.geometry.occupancy import full_grid
+from geojax.io.checkpoint import Checkpointer
+from geojax.io.media import write_png
+from geojax.io.metric_log import MetricLog
+from geojax.io.run_folder import RunFolder, open_run
+from geojax.methods import text_to_3d
+from geojax.models.fields import Field, HashGridField, as_field, linear_blob
+from geojax.priors.prior import Prior
+from geojax.priors.stable_diffusion import load_stable_diffusion
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/distill/worlds.py", "Recipe, a file of configs/.", lock_config=True
+)
+_PROMPT = flags.DEFINE_string("prompt", None, "What to make.", required=True)
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder of the run; the same folder resumes.", required=True
+)
+
+_NEEDED_BYTES = 200 * 2**20
+_COLLAPSE_PATIENCE = 3  # pictures in a row
+
+
+def make_field(config: Any) -> Field:
+    """The hash-grid field of a recipe."""
+    f = config.field
+    return as_field(
+        HashGridField(
+            radius=f.radius,
+            levels=f.levels,
+            table_size=f.table_size,
+            coarsest=f.coarsest,
+            finest=f.finest,
+            blob=lambda points: linear_blob(points, f.blob_scale, f.blob_radius),
+        )
+    )
+
+
+def make_step(
+    config: Any, prior: Prior, field: Field, optimiser: Any, *, large: bool, shaded: bool
+):
+    """One jitted step of a recipe, at the small or the large size, lit or not."""
+    growth = (config.large_size // config.small_size) ** 2 if large else 1
+    return text_to_3d.distillation_step(
+        prior,
+        field,
+        optimiser,
+        jax.make_mesh((math.gcd(jax.device_count(), config.views),), ("views",)),
+        views=config.views,
+        size=config.large_size if large else config.small_size,
+        distribution=CameraDistribution(**config.cameras),
+        radius=config.field.radius,
+        samples=config.samples,
+        capacity=config.capacity * growth,
+        shaded=shaded,
+        ambient=config.ambient,
+        textureless=config.textureless,
+        guidance=config.guidance,
+        t_first=config.t_first,
+        t_last=config.t_last,
+        steps=config.steps,
+        weights=text_to_3d.Weights(**config.weights),
+        grid_every=config.grid_every,
+    )
+
+
+def distill(config: Any, prompt: str, run: RunFolder) -> dict[str, Any]:
+    """Run a recipe to its end, from the last checkpoint if there is one; returns the summary."""
+    prior = load_stable_diffusion(config.model)
+    field = make_field(config)
+    optimiser = optax.adam(config.field.learning_rate, b1=0.9, b2=0.99, eps=1e-15)
+    views = text_to_3d.embed_views(
+        prior, prompt, config.view_suffixes, np.radians(config.view_elevations)
+    )
+    grid = full_grid(config.grid_resolution, config.field.radius)
+    state = text_to_3d.init_state(jax.random.key(config.seed), field, optimiser, grid)
+    pictures = object_report.Pictures(config, field)
+    checkpointer = Checkpointer(run.checkpoints)
+    if checkpointer.latest_step() is not None:
+        state = checkpointer.restore(state)
+        logging.info("resumed at step %d", int(state.step))
+
+    steps = {
+        (large, shaded): make_step(config, prior, field, optimiser, large=large, shaded=shaded)
+        for large in (False, True)
+        for shaded in (False, True)
+    }
+    started, first, collapsed = time.monotonic(), int(state.step), 0
+    with MetricLog(
+        run.path, config.steps, first, shown=("opacity", "gradient_norm", "coherence", "t")
+    ) as log:
+        for step in range(first, config.steps):
+            large = step >= config.large_from * config.steps
+            lit = step >= config.shaded_from * config.steps
+            # A draw that depends on the step alone: a resumed run makes the same choices.
+            chance = np.random.default_rng((config.seed, step)).uniform()
+            shaded = lit and chance < config.shaded_share
+            state, metrics = steps[large, shaded](state, prior.params, views)
+
+            last = step + 1 == config.steps
+            figures = {name: float(value) for name, value in metrics.items()}
+            log.write(step, figures)
+            if cause := text_to_3d.non_finite_cause(figures):
+                raise FloatingPointError(f"step {step}: {cause}; the last checkpoint is sound")
+            if (step + 1) % config.picture_every == 0 or last:
+                picture = object_report.progress_picture(pictures, state, config.large_size)
+                write_png(run.path / "progress" / f"{step + 1:06d}.png", picture)
+                log.image(step, "views", picture)
+                trouble = text_to_3d.collapse(figures["opacity"])
+                collapsed = collapsed + 1 if trouble else 0
+                if trouble and collapsed >= _COLLAPSE_PATIENCE:
+                    logging.error("step %d: the object has collapsed, it is %s", step, trouble)
+            if (step + 1) % config.checkpoint_every == 0 or last:
+                checkpointer.save(step + 1, state)
+        seconds = log.seconds
+    checkpointer.close()
+    logging.info("%d steps in %.0f s", config.steps - first, time.monotonic() - started)
+    return object_report.write_report(config, prompt, field, state, pictures, run.path, seconds)
+
+
+def main(argv: list[str]) -> None:
+    """Check the flags, open the run, distil."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    config, prompt = _CONFIG.value, _PROMPT.value
+    check_config(config, prompt)
+    fields = {"prompt": prompt, **config.to_dict()}
+    with open_run(
+        _OUT.value, fields, ("steps", "checkpoint_every", "picture_every"), _NEEDED_BYTES
+    ) as run:
+        summary = distill(config, prompt, run)
+    for name, value in summary.items():
+        print(f"{name:>20}  {value}")
+
+
+def check_config(config: Any, prompt: str) -> None:
+    """Refuse what could only fail later.
+
+    Raises:
+      ValueError: naming the field, its value and what was expected.
+      FileNotFoundError: the model is not there.
+    """
+    if not prompt.strip():
+        raise ValueError("--prompt is empty; expected a description such as 'a red mug'")
+    for name in ("steps", "checkpoint_every", "picture_every", "views", "samples", "grid_every"):
+        if config[name] < 1:
+            raise ValueError(f"config.{name} must be at least 1, got {config[name]}")
+    for name in ("small_size", "large_size"):
+        if config[name] < 8 or config[name] % 8:
+            raise ValueError(
+                f"config.{name} must be a positive multiple of 8, got {config[name]}; the nearest "
+                f"are {max(8, config[name] // 8 * 8)} and {(config[name] // 8 + 1) * 8}"
+            )
+    if config.small_size > config.large_size:
+        raise ValueError(
+            f"config.small_size={config.small_size} exceeds config.large_size={config.large_size}"
+        )
+    for name in ("t_first", "t_last"):
+        low, high = config[name]
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"config.{name} must be 0 <= low < high <= 1, got {config[name]}")
+    for leaf in jax.tree.leaves(config.to_dict()):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise ValueError(f"the config holds {leaf}; every number must be finite")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,175 @@
+"""What a distilled object leaves on disk: pictures, a turntable, a mesh, and figures.
+
+Where the prompt names a solid of the world, the object is measured against the exact one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from geojax.geometry.camera_sampling import ViewSample, orbit
+from geojax.io.atomic import write_json
+from geojax.io.media import color_depth, color_normals, grid, write_png, write_video
+from geojax.io.mesh_files import mesh_from_density, write_mesh
+from geojax.io.metric_log import peak_memory
+from geojax.methods.radiance import Rendering, render
+from geojax.methods.text_to_3d import State, collapse
+from geojax.models.fields import Field
+from geojax.models.judge import Judge, JudgeConfig, joint_log_probability
+from geojax.weights.folder import load_component, load_config
+from geojax.worlds import captions, measure, solids
+
+_DISTANCE, _FOCAL = 1.45, 1.05  # the middle of the world's cameras
+_TURNTABLE_FRAMES = 48
+_BACKGROUND = 0.85
+
+
+class Pictures:
+    """Renders a state of a run without jitter, one view at a time, compiled once a size."""
+
+    def __init__(self, config: Any, field: Field):
+        def draw(state: State, camera: Any, *, normals: bool) -> Rendering:
+            return render(
+                field.apply,
+                state.params,
+                camera,
+                None,
+                samples=2 * config.samples,
+                radius=config.field.radius,
+                background=_BACKGROUND,
+                normals=normals,
+                occupancy=state.grid,
+                capacity=2 * config.capacity,
+                chunk=4096,
+            )
+
+        self._draw = jax.jit(draw, static_argnames="normals")
+
+    def __call__(self, state: State, views: ViewSample, *, normals: bool = False) -> Rendering:
+        """Renderings of V views, as numpy arrays."""
+        parts = [
+            jax.device_get(self._draw(state, views.camera[i : i + 1], normals=normals))
+            for i in range(len(views.azimuth))
+        ]
+        return jax.tree.map(lambda *leaf: np.concatenate([np.atleast_1d(x) for x in leaf]), *parts)
+
+
+def progress_picture(pictures: Pictures, state: State, size: int) -> np.ndarray:
+    """Four views in a row, to look at while the run goes on."""
+    views = orbit(4, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
+    return grid(np.clip(pictures(state, views).rgb, 0.0, 1.0)[None])
+
+
+def density_grid(field: Field, state: State, resolution: int, radius: float) -> np.ndarray:
+    """Density at the cell centres of [-radius, radius]^3: [N, N, N]."""
+    points = measure.grid_points(resolution, radius).reshape(-1, 3)
+    ask = jax.jit(lambda params, p: field.apply(params, p)[0])
+    slabs = [ask(state.params, jnp.asarray(p)) for p in np.split(points, resolution)]
+    return np.concatenate(slabs).reshape(resolution, resolution, resolution)
+
+
+def judge_rank(
+    model: Path, image: np.ndarray, kind: str, colour: str
+) -> tuple[int, tuple[str, str]]:
+    """Rank of (kind, colour) among all pairs by the judge's mean log-probability over views.
+
+    Args:
+      model: folder of the family; its `judge/` shares no weights with the prior.
+      image: [V, S, S, 3] in [0, 1].
+      kind: of the prompt.
+      colour: of the prompt.
+
+    Returns:
+      rank (1 is best), and the pair that the judge puts first.
+    """
+    config = JudgeConfig.from_dict(load_config(model / "judge"))
+    judge = Judge(config)
+    params = load_component(model / "judge", judge)
+    logits = judge.apply({"params": params}, jnp.asarray(image))
+    score = np.asarray(jnp.mean(joint_log_probability(*logits), axis=0))
+    mine = score[config.kinds.index(kind), config.colours.index(colour)]
+    first = np.unravel_index(np.argmax(score), score.shape)
+    return int(np.sum(score > mine)) + 1, (config.kinds[first[0]], config.colours[first[1]])
+
+
+def measure_object(
+    config: Any, prompt: str, field: Field, state: State, pictures: Pictures
+) -> dict[str, Any]:
+    """Figures against the exact solid, where the prompt names one; else only the opacity."""
+    views = measure.test_views(config.large_size)
+    rendering = pictures(state, views)
+    figures: dict[str, Any] = {
+        "opacity": float(np.mean(rendering.opacity)),
+        "collapsed": collapse(float(np.mean(rendering.opacity))),
+    }
+    subject = captions.parse_subject(prompt)
+    if subject is None:
+        return figures
+    kind, colour = subject
+    hull = None
+    if solids.KINDS[kind].cavity:
+        hull = pictures(state, measure.hull_views()).opacity > 0.5
+    density = density_grid(field, state, 64, config.field.radius)
+    volume = measure.volume_score(
+        kind, density > config.density_threshold, config.field.radius, hull
+    )
+    silhouette, depth = measure.picture_scores(
+        kind, views.camera, rendering.opacity, rendering.depth, volume.yaw
+    )
+    figures |= {
+        "iou": volume.iou,
+        "yaw_degrees": float(np.degrees(volume.yaw)),
+        "silhouette_iou": silhouette,
+        "depth_error": depth,
+    }
+    if (Path(config.model) / "judge").is_dir():
+        rank, first = judge_rank(Path(config.model), np.clip(rendering.rgb, 0, 1), kind, colour)
+        figures |= {"judge_rank": rank, "judge_says": f"{first[1]} {first[0]}"}
+    return figures
+
+
+def write_report(
+    config: Any,
+    prompt: str,
+    field: Field,
+    state: State,
+    pictures: Pictures,
+    out: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    """Write views.png, turntable.mp4, turntable.gif, mesh.glb and summary.json; returns the summary."""
+    size = config.picture_size
+    eight = orbit(8, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
+    seen = pictures(state, eight, normals=True)
+    assert seen.normal is not None
+    rows = [
+        np.clip(seen.rgb, 0.0, 1.0),
+        color_normals(seen.normal, seen.opacity),
+        color_depth(seen.depth, seen.opacity > 0.5),
+    ]
+    degrees = [f"{45 * i} deg" for i in range(8)]
+    write_png(out / "views.png", grid(np.stack(rows), ("colour", "normal", "depth"), degrees))
+    turn = orbit(_TURNTABLE_FRAMES, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
+    frames = np.clip(pictures(state, turn).rgb, 0.0, 1.0)
+    write_video(out / "turntable.mp4", frames, fps=16)
+
+    density = density_grid(field, state, config.mesh_resolution, config.field.radius)
+    if density.max() > config.density_threshold:
+        # Grid values lie at cell centres: half a cell inside the cube.
+        edge = config.field.radius * (1.0 - 1.0 / config.mesh_resolution)
+        mesh = mesh_from_density(density, config.density_threshold, (-edge,) * 3, (edge,) * 3)
+        colour = field.apply(state.params, jnp.asarray(mesh.vertices, jnp.float32))[1]
+        write_mesh(out / "mesh.glb", mesh._replace(colors=np.clip(np.asarray(colour), 0.0, 1.0)))
+    summary = {
+        "prompt": prompt,
+        "seed": config.seed,
+        "steps": int(state.step),
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": peak_memory().host,
+        **measure_object(config, prompt, field, state, pictures),
+    }
+    write_json(out / "summary.json", summary)
+    return summary
