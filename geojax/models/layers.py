@@ -184,7 +184,7 @@ def upsample_nearest(x: Float[Array, "B h w C"], size: Sequence[int]) -> Float[A
 
 def upsample_conv(
     x: Float[Array, "B h w I"], kernel: Float[Array, "3 3 I O"]
-) -> Float[Array, "B 2h 2w O"]:
+) -> Float[Array, "B 2*h 2*w O"]:
     """Equation (4): `conv(upsample_nearest(x), kernel)` for a 3x3 kernel, without the doubling.
 
     16 products a pixel of x instead of 36: on two CPU cores 1.6 to 2.2 times faster, forward and

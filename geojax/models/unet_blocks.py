@@ -19,6 +19,8 @@ from geojax.models.attention import SpatialTransformer
 from geojax.models.layers import LECUN_INIT, SMALL_INIT, Conv, Dtype, GroupNorm, UpsampleConv
 
 Features = Float[Array, "B H W C"]
+Output = Float[Array, "B h w O"]
+Skips = list[Float[Array, "B _ _ _"]]
 Time = Float[Array, "B T"]
 Condition = Float[Array, "B L D"]
 
@@ -40,7 +42,7 @@ class ResnetBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Features, time: Time | None = None) -> Features:
+    def __call__(self, x: Features, time: Time | None = None) -> Output:
         """x' of equation (1); without `time` (the autoencoder) the projection is absent."""
         f, d = self.features, self.dtype
         init = SMALL_INIT if self.small_init else LECUN_INIT
@@ -62,7 +64,7 @@ class Downsample(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> Output:
         """Half the resolution."""
         return Conv(x.shape[-1], strides=2, padding=self.padding, dtype=self.dtype, name="conv")(x)
 
@@ -73,7 +75,7 @@ class Upsample(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Features, size: tuple[int, int]) -> Features:
+    def __call__(self, x: Features, size: tuple[int, int]) -> Output:
         """Resolution `size`, one of 2h - 1 and 2h."""
         return UpsampleConv(x.shape[-1], dtype=self.dtype, name="conv")(x, size)
 
@@ -129,7 +131,7 @@ class DownBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Features, time: Time, y: Condition) -> tuple[Features, list[Features]]:
+    def __call__(self, x: Features, time: Time, y: Condition) -> tuple[Output, Skips]:
         """The level's output and, in order, all it hands up."""
         skips = []
         for i in range(self.spec.layers):
@@ -150,7 +152,7 @@ class MidBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Features, time: Time, y: Condition) -> Features:
+    def __call__(self, x: Features, time: Time, y: Condition) -> Output:
         """The bottom of the U."""
         x = self.spec.resnet("resnets_0", self.dtype)(x, time)
         x = self.spec.transformer("attentions_0", self.dtype)(x, y)
@@ -168,11 +170,11 @@ class UpBlock(nn.Module):
     def __call__(
         self,
         x: Features,
-        skips: list[Features],
+        skips: Skips,
         time: Time,
         y: Condition,
         size: tuple[int, int] | None,
-    ) -> Features:
+    ) -> Output:
         """The level's output; `skips` are taken from the end, `size` is the next level's."""
         for i in range(self.spec.layers):
             x = jnp.concatenate([x, skips[-1 - i]], axis=-1)

@@ -147,7 +147,7 @@ class Encoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2c"]:
+    def __call__(self, x: Float[Array, "B H W rgb"]) -> Float[Array, "B h w m"]:
         """The encoder."""
         cfg, d = self.config, self.dtype
         widths = cfg.block_out_channels
@@ -174,7 +174,7 @@ class Decoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
+    def __call__(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W rgb"]:
         """The decoder."""
         cfg, d = self.config, self.dtype
         widths = cfg.block_out_channels[::-1]
@@ -216,7 +216,7 @@ class VAE(nn.Module):
             self.post_quant_conv = Conv(cfg.latent_channels, kernel_size=1, dtype=d)
 
     def encode(
-        self, image: Float[Array, "B H W 3"]
+        self, image: Float[Array, "B H W rgb"]
     ) -> tuple[Float[Array, "B h w c"], Float[Array, "B h w c"]]:
         """Equation (1): mean and clipped log variance of the latent of an image in [-1, 1].
 
@@ -232,11 +232,11 @@ class VAE(nn.Module):
         mean, logvar = jnp.split(moments.astype(image.dtype), 2, axis=-1)
         return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
-    def decode(self, latent: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
+    def decode(self, latent: Float[Array, "B h w c"]) -> Float[Array, "B H W rgb"]:
         """Equation (2): the image, nominally in [-1, 1] and not clipped, of an unscaled latent."""
         z = self.post_quant_conv(latent) if self.config.use_post_quant_conv else latent
         return self.decoder(z).astype(latent.dtype)
 
-    def __call__(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    def __call__(self, image: Float[Array, "B H W rgb"]) -> Float[Array, "B H W rgb"]:
         """Decoded mean of the encoding; touches every parameter, so `init` makes all of them."""
         return self.decode(self.encode(image)[0])
