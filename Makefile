@@ -1,0 +1,62 @@
+# Everything lives in .venv and is installed once; `touch pyproject.toml` installs again.
+# Choose another Python with `make PYTHON=python3.12 ...`, a prompt with `make demo PROMPT="..."`.
+
+.PHONY: install torch demo test parity lint format bench clean
+.DELETE_ON_ERROR:
+
+# The first Python of at least 3.11.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin/python
+# Compiling to bytecode what is never imported takes longer than the rest of the install.
+PIP := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check
+PROMPT ?= a red mug
+OUT ?= runs/demo
+
+install: .venv/dev.stamp
+
+torch: .venv/torch.stamp
+
+demo: .venv/core.stamp
+	$(RUN) -m experiments.distill --config=configs/distill/worlds.py --prompt="$(PROMPT)" --out=$(OUT)
+
+# Tests compile much and compute little: XLA without optimisation compiles in half the time.
+test: .venv/dev.stamp
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" \
+		$(RUN) -m pytest -m "not parity" -n 2
+
+parity: .venv/torch.stamp
+	$(RUN) -m pytest -m parity -p no:xdist
+
+lint: .venv/dev.stamp
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/dev.stamp
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/torch.stamp
+	$(RUN) -m experiments.benchmark --suite=all
+
+# Leaves runs/ alone.
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "geojax needs Python 3.11 or newer, none was found" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# What runs need; the stamps of more imply it.
+.venv/core.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable .
+	touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[dev]'
+	touch .venv/core.stamp $@
+
+.venv/torch.stamp: pyproject.toml .venv/dev.stamp
+	$(PIP) --editable '.[dev,torch]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Binaries: flags, one visible loop, what is saved and printed."""
