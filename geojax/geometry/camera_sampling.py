@@ -122,12 +122,12 @@ def sample_views(
 
 def orbit(
     count: int,
-    elevation: float,
-    distance: float,
-    focal: float,
+    elevation: float | Float[Array, ""],
+    distance: float | Float[Array, ""],
+    focal: float | Float[Array, ""],
     height: int,
     width: int,
-    azimuth0: float = 0.0,
+    azimuth0: float | Float[Array, ""] = 0.0,
 ) -> ViewSample:
     """A turntable: `count` cameras at equal steps of azimuth, all looking at the origin.
 
