@@ -140,7 +140,7 @@ def write_report(
     out: Path,
     seconds: float,
 ) -> dict[str, Any]:
-    """Write views.png, turntable.mp4, turntable.gif, mesh.glb and summary.json; returns the summary."""
+    """Write views.png, turntable.mp4, mesh.glb and summary.json; returns the summary."""
     size = config.picture_size
     eight = orbit(8, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
     seen = pictures(state, eight, normals=True)

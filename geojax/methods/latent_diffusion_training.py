@@ -128,7 +128,7 @@ def autoencoder_step(
 def embed_captions(
     text_encoder: CLIPText, params: Params, captions: Captions
 ) -> Float[Array, "B L D"]:
-    """Conditions of a batch: interpolated for the first half, equation (3), plain for the second."""
+    """Conditions of a batch: interpolated for the first half, (3), plain for the second."""
     half, nodes, length = captions.between.shape
     ids = jnp.concatenate([captions.between.reshape(half * nodes, length), captions.loose])
     embedded = text_encoder.apply({"params": params}, ids)

@@ -140,7 +140,7 @@ def random_light(
 
 
 def random_backgrounds(key: Key[Array, ""], count: int) -> Float[Array, "B 3"]:
-    """Plain backgrounds in [0, 1], grey with a tint: what is not solid cannot please in front of all."""
+    """Plain random backgrounds in [0, 1]: what is not solid cannot please before all of them."""
     grey_key, tint_key = jax.random.split(key)
     grey = jax.random.uniform(grey_key, (count, 1), minval=0.3, maxval=1.0)
     return jnp.clip(grey + 0.06 * jax.random.normal(tint_key, (count, 3)), 0.0, 1.0)
@@ -286,7 +286,7 @@ def non_finite_cause(metrics: dict[str, float]) -> str | None:
     """What first went wrong in a step, or None: the rendering, the prior, or the gradient."""
     causes = {
         "finite_rendering": "the rendering is not finite: the field has diverged (learning rate?)",
-        "finite_residual": "the prior's prediction is not finite: its weights or its half precision",
+        "finite_residual": "the prior's prediction is not finite: bad weights, or half precision",
         "finite_gradient": "the gradient of the field is not finite although its rendering is",
     }
     return next((cause for name, cause in causes.items() if not metrics[name]), None)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
-from geojax.diffusion.parameterization import to_eps
+from geojax.diffusion.parameterization import Prediction, to_eps
 from geojax.diffusion.schedule import Schedule, from_config
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.unet import UNet, UNetConfig
@@ -91,7 +91,7 @@ def load_stable_diffusion(
     embed = TextCondition(load_tokenizer(folder / "tokenizer"), text, part("text_encoder", text))
     unet = UNet(unet_config, dtype=dtype, implementation=implementation)
     params = {"unet": part("unet", unet)}
-    denoise = unet_denoise(unet, schedule, prediction)
+    denoise = network_denoise(unet, schedule, prediction)
     if vae_config is None:
         return pixel_prior(params, denoise, embed, schedule, size)
     vae_dtype = jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype
@@ -110,7 +110,7 @@ def load_stable_diffusion(
     )
 
 
-def load_schedule(folder: Path) -> tuple[Schedule, str]:
+def load_schedule(folder: Path) -> tuple[Schedule, Prediction]:
     """Noise schedule and `prediction_type` of scheduler_config.json.
 
     Raises:
@@ -152,11 +152,11 @@ def check_fit(folder: Path, unet: UNetConfig, text: CLIPTextConfig, channels: in
     return unet.sample_size
 
 
-def unet_denoise(unet: UNet, schedule: Schedule, prediction: Any) -> Denoise:
-    """Equation (3), of parameters {"unet": ...}."""
+def network_denoise(network: Any, schedule: Schedule, prediction: Prediction) -> Denoise:
+    """Equation (3), of parameters {"unet": ...}; `network.apply` as that of a UNet."""
 
     def denoise(params: Any, z: Latent, t: Int[Array, "B"], condition: Condition) -> Latent:
-        output = unet.apply({"params": params["unet"]}, z, t, condition)
+        output = network.apply({"params": params["unet"]}, z, t, condition)
         return to_eps(schedule, z, output, t, prediction)
 
     return denoise

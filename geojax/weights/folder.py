@@ -81,7 +81,8 @@ def abstract_params(module: Any) -> Params:
     return jax.eval_shape(module.init, key, *kind.inputs(module.config))["params"]
 
 
-def _named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+def named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+    """The leaves of nested dicts by the names that lead to them, in jax's order of leaves."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {tuple(str(entry.key) for entry in path): leaf for path, leaf in leaves}
 
@@ -176,7 +177,7 @@ def load_component(
         config = load_config(path, class_name)
         class_name = class_name or config_class(config)
         file = weight_file(file, variant)
-    leaves = _named_leaves(expected)
+    leaves = named_leaves(expected)
     paths = _keys(list(leaves))
     shapes = {k: key_tables.file_shape(p, tuple(leaves[p].shape)) for k, p in paths.items()}
     entries = read_entries(file)
@@ -228,7 +229,7 @@ def save_component(
         stem, config["architectures"] = "model", [class_name]
     else:
         stem, config["_class_name"] = "diffusion_pytorch_model", class_name
-    leaves = _named_leaves(params)
+    leaves = named_leaves(params)
     tensors = {
         key: key_tables.to_file(where, _cast(key, np.asarray(leaves[where]), dtype))
         for key, where in sorted(_keys(list(leaves)).items())

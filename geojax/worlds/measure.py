@@ -4,7 +4,7 @@ A reconstruction has no preferred heading, so volumes are compared at the best y
 found on the grid and then used for the pictures too. What no silhouette shows (the inside of a mug)
 is not held against it: kinds with a cavity are compared by their visual hulls, the largest shapes
 with the same silhouettes (A. Laurentini, "The visual hull concept", 1994). Space enclosed by a
-surface counts as inside: a field's density behind an opaque surface is never seen and never trained.
+surface counts as inside: a field's density behind an opaque surface is never seen nor trained.
 """
 
 import math
@@ -37,7 +37,7 @@ class VolumeScore(NamedTuple):
 
 
 def grid_points(resolution: int, bound: float) -> np.ndarray:
-    """Centres of the cells of [-bound, bound]^3: [N, N, N, 3] float32, axes in the order x, y, z."""
+    """Centres of the cells of [-bound, bound]^3: [N, N, N, 3] float32, axes x, y, z."""
     centres = ((np.arange(resolution) + 0.5) / resolution * 2.0 - 1.0) * bound
     axes = np.meshgrid(centres, centres, centres, indexing="ij")
     return np.stack(axes, axis=-1).astype(np.float32)
@@ -57,7 +57,7 @@ def turn(points: Float[np.ndarray, "*b 3"], yaw: float) -> Float[np.ndarray, "*b
 
 
 def carve(mask: Bool[np.ndarray, "V H W"], camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Visual hull: whether each point [..., 3] projects into the mask of every view that sees it."""
+    """Visual hull: whether each point [..., 3] is in the mask of every view that sees it."""
     flat = jnp.asarray(points.reshape(-1, 3))
     inside = np.ones(len(flat), bool)
     each = jnp.broadcast_to(flat, (len(mask), *flat.shape))
@@ -115,9 +115,7 @@ def volume_score(
     cavity = solids.KINDS[kind].cavity
     if cavity:
         if hull_mask is None:
-            raise ValueError(
-                f"a {kind} has a cavity: its IoU needs the silhouettes of hull_views()"
-            )
+            raise ValueError(f"a {kind} has a cavity: its IoU needs silhouettes in hull_views()")
         views = hull_views(hull_mask.shape[-1]).camera
         occupied = carve(hull_mask, views, points)
         # The exact hull is carved once, on the same grid, and turned by nearest cells.
@@ -142,7 +140,7 @@ def volume_score(
 
 
 def turned_camera(camera: Camera, yaw: float) -> Camera:
-    """Cameras moved so that they see the unturned solid as the given ones see it turned by `yaw`."""
+    """Cameras that see the unturned solid as the given ones see it turned by `yaw`."""
     c, s = math.cos(-yaw), math.sin(-yaw)
     back = jnp.asarray(
         [[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]

@@ -105,7 +105,7 @@ def load_or_trace(folder: Path, seed: int, per_kind: int, size: int) -> Iterator
 
 
 def _allowed_colours(held_out: bool) -> list[np.ndarray]:
-    """For each kind, the indices of the colours it is seen in: the trained ones, or the held out."""
+    """For each kind, the colours (indices) it is seen in: the trained, or the held-out ones."""
     return [
         np.asarray(
             [i for i, c in enumerate(solids.COLOURS) if ((kind, c) in solids.HELD_OUT) == held_out]
@@ -175,7 +175,7 @@ def between_captions(
 
 
 def loose_caption(rng: np.random.Generator, batch: Batch, index: int) -> str:
-    """One caption of a picture: empty (20 %), no view (15 %), a coarse view, or its nearest node."""
+    """One caption: empty (20 %), no view (15 %), a coarse view (20 %), or the nearest node."""
     draw_ = rng.uniform()
     if draw_ < 0.2:
         return ""

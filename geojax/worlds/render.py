@@ -1,9 +1,9 @@
 """Exact pictures of the object world: sphere tracing, Lambertian light, plain backgrounds.
 
-A ray o + s d (|d| = 1) is cut to the bounding ball, then marched: s <- s + f(o + s d), f the signed
-distance (1). It has hit where f falls under a tolerance; the normal is n = grad f / |grad f| (2), by
-autodiff. Light is DreamFusion's: c = rho (l_a + l_d max(0, n . l)), l towards a point light (3),
-l_a + l_d = 1.
+A ray o + s d (|d| = 1) is cut to the bounding ball, then marched: s <- s + f(o + s d), f the
+signed distance (1). It has hit where f falls under a tolerance; the normal is n = grad f /
+|grad f| (2), by autodiff. Light is DreamFusion's: c = rho (l_a + l_d max(0, n . l)), l towards a
+point light (3), l_a + l_d = 1.
 
 (1) J. C. Hart, "Sphere tracing" (1996). (3) Poole et al., "DreamFusion" (2022), equation 3.
 
@@ -12,7 +12,7 @@ trace is therefore kept as `Layers`, and any colour and background is applied af
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def trace(
     half = jnp.sqrt(jnp.maximum(chord, 0.0))
     near, far = jnp.maximum(-toward - half, 0.0), -toward + half
 
-    def march(_: int, s: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    def march(_: Any, s: Float[Array, "*b"]) -> Float[Array, "*b"]:
         step = distance(origins + s[..., None] * directions)
         return jnp.minimum(s + step, far)
 

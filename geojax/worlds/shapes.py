@@ -1,8 +1,8 @@
 """Signed distances of primitive shapes, from which solids are put together.
 
-Conventions: z is up, lengths are in world units, a distance is negative inside. Every function takes
-points p [..., 3] and returns distances [...]. All are exact outside the shape, except `ellipsoid`
-and `cone` near their rims, which are lower bounds (safe for sphere tracing).
+Conventions: z is up, lengths are in world units, a distance is negative inside. Every function
+takes points p [..., 3] and returns distances [...]. All are exact outside the shape, except
+`ellipsoid` and `cone` near their rims, which are lower bounds (safe for sphere tracing).
 
 Formulas: J. C. Hart, "Sphere tracing" (1996), and elementary geometry.
 """
@@ -58,7 +58,7 @@ def cylinder(
 
 
 def cone(p: Points, base: float, top: float, radius: float, rounding: float = 0.02) -> Distances:
-    """Upright cone: a disc of `radius` at z = base, its tip at z = top (a lower bound at the rim)."""
+    """Upright cone: a disc of `radius` at z = base, tip at z = top (a lower bound at the rim)."""
     height = top - base
     slant = (height**2 + radius**2) ** 0.5
     radial = _norm(p[..., :2])
@@ -89,7 +89,7 @@ def ellipsoid(
 
 
 def wedge(p: Points, eaves: float, ridge: float, half_x: float, half_y: float) -> Distances:
-    """Gable roof: a triangular prism, its ridge along y; |x| <= half_x at the eaves (a lower bound)."""
+    """Gable roof: a prism with its ridge along y, |x| <= half_x at the eaves (a lower bound)."""
     rise = ridge - eaves
     slant = (rise**2 + half_x**2) ** 0.5
     side = (rise * (jnp.abs(p[..., 0]) - half_x) + half_x * (p[..., 2] - eaves)) / slant

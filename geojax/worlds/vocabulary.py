@@ -1,14 +1,15 @@
 """A CLIP byte-pair vocabulary in which every word of the worlds is one token.
 
-CLIP's tokenizer starts a word from its characters, the last one marked `</w>`, and applies merges in
-the order of their rank. The merges here are learnt as usual, the most frequent pair first, but until
-every known word is whole; other words still come out as pieces, so any prompt has tokens.
+CLIP's tokenizer starts a word from its characters, the last one marked `</w>`, and applies merges
+in the order of their rank. The merges here are learnt as usual, the most frequent pair first, but
+until every known word is whole; other words still come out as pieces, so any prompt has tokens.
 
 Source of the scheme: Sennrich et al., "Neural machine translation of rare words with subword
 units" (2016), and the file layout of CLIP's tokenizer (vocab.json, merges.txt).
 """
 
 import collections
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +21,16 @@ MAX_TOKENS = 24
 """Tokens of a prompt, start and end included."""
 
 _FUNCTION_WORDS = (
-    "a an the of and with in on at from one photo picture image rendering view views side front back "
-    "left right above below high eye level overhead small big large , ."
+    "a an the of and with in on at from one photo picture image rendering view views side front "
+    "back left right above below high eye level overhead small big large , ."
 )
 # The rooms world speaks these; they stand here so that the vocabulary need not change for it.
 _ROOM_WORDS = (
     "room corridor hall hallway wall walls floor floors ceiling door doors window windows pillar "
-    "pillars sofa bed shelf lamp carpet rug table chair brick bricks stone stones wooden wood plaster "
-    "tile tiles tiled marble concrete striped checkered plain painted white grey black brown beige "
-    "long narrow wide bright dark sunny empty furnished living bathroom kitchen office library museum "
-    "church cellar end open closed two three four many"
+    "pillars sofa bed shelf lamp carpet rug table chair brick bricks stone stones wooden wood "
+    "plaster tile tiles tiled marble concrete striped checkered plain painted white grey black brown "
+    "beige long narrow wide bright dark sunny empty furnished living bathroom kitchen office library "
+    "museum church cellar end open closed two three four many"
 )
 
 
@@ -47,9 +48,7 @@ def learn_merges(words: Sequence[str]) -> list[tuple[str, str]]:
     spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while any(len(symbols) > 1 for symbols in spelled):
-        pairs = collections.Counter(
-            pair for s in spelled for pair in zip(s[:-1], s[1:], strict=True)
-        )
+        pairs = collections.Counter(pair for s in spelled for pair in itertools.pairwise(s))
         # Ties go to the pair that is first in the alphabet, so that the result is reproducible.
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
@@ -78,7 +77,7 @@ def _byte_symbols() -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write vocab.json, merges.txt and tokenizer_config.json of CLIP's tokenizer; returns its size."""
+    """Write the files of a CLIP tokenizer (vocab.json, merges.txt, ...); returns its size."""
     merges = learn_merges(world_words())
     symbols = _byte_symbols()
     tokens = [*symbols, *(s + "</w>" for s in symbols), *(a + b for a, b in merges), START, END]
