@@ -9,7 +9,9 @@ summary.json. The same command again resumes, bit for bit.
 
 import math
 import time
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -84,27 +86,56 @@ def make_step(
     )
 
 
-def distill(config: Any, prompt: str, run: RunFolder) -> dict[str, Any]:
-    """Run a recipe to its end, from the last checkpoint if there is one; returns the summary."""
+class Tools(NamedTuple):
+    """What does not depend on prompt and seed: loaded once, each step compiled once.
+
+    Attributes:
+      prior: the image model.
+      field: what is optimised, and
+      optimiser: by what.
+      steps: (large, shaded) -> step.
+      pictures: renders a state.
+    """
+
+    prior: Prior
+    field: Field
+    optimiser: optax.GradientTransformation
+    steps: dict[tuple[bool, bool], Callable[..., Any]]
+    pictures: object_report.Pictures
+
+
+def prepare(config: Any) -> Tools:
+    """Load the model of a recipe and make its steps; they compile when they are first called."""
     prior = load_stable_diffusion(config.model)
     field = make_field(config)
     optimiser = optax.adam(config.field.learning_rate, b1=0.9, b2=0.99, eps=1e-15)
-    views = text_to_3d.embed_views(
-        prior, prompt, config.view_suffixes, np.radians(config.view_elevations)
-    )
-    grid = full_grid(config.grid_resolution, config.field.radius)
-    state = text_to_3d.init_state(jax.random.key(config.seed), field, optimiser, grid)
-    pictures = object_report.Pictures(config, field)
-    checkpointer = Checkpointer(run.checkpoints)
-    if checkpointer.latest_step() is not None:
-        state = checkpointer.restore(state)
-        logging.info("resumed at step %d", int(state.step))
-
     steps = {
         (large, shaded): make_step(config, prior, field, optimiser, large=large, shaded=shaded)
         for large in (False, True)
         for shaded in (False, True)
     }
+    return Tools(prior, field, optimiser, steps, object_report.Pictures(config, field))
+
+
+def open_object(config: Any, prompt: str, out: str | Path) -> RunFolder:
+    """Open the run of a prompt, new or to go on; see `open_run` for what it refuses."""
+    fields = {"prompt": prompt, **config.to_dict()}
+    return open_run(out, fields, ("steps", "checkpoint_every", "picture_every"), _NEEDED_BYTES)
+
+
+def distill(config: Any, prompt: str, run: RunFolder, tools: Tools) -> dict[str, Any]:
+    """Run a recipe to its end, from the last checkpoint if there is one; returns the summary."""
+    prior, field, optimiser, steps, pictures = tools
+    views = text_to_3d.embed_views(
+        prior, prompt, config.view_suffixes, np.radians(config.view_elevations)
+    )
+    grid = full_grid(config.grid_resolution, config.field.radius)
+    state = text_to_3d.init_state(jax.random.key(config.seed), field, optimiser, grid)
+    checkpointer = Checkpointer(run.checkpoints)
+    if checkpointer.latest_step() is not None:
+        state = checkpointer.restore(state)
+        logging.info("resumed at step %d", int(state.step))
+
     started, first, collapsed = time.monotonic(), int(state.step), 0
     with MetricLog(
         run.path, config.steps, first, shown=("opacity", "gradient_norm", "coherence", "t")
@@ -144,11 +175,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
     config, prompt = _CONFIG.value, _PROMPT.value
     check_config(config, prompt)
-    fields = {"prompt": prompt, **config.to_dict()}
-    with open_run(
-        _OUT.value, fields, ("steps", "checkpoint_every", "picture_every"), _NEEDED_BYTES
-    ) as run:
-        summary = distill(config, prompt, run)
+    # The model first: one that cannot be loaded must not leave a run behind.
+    tools = prepare(config)
+    with open_object(config, prompt, _OUT.value) as run:
+        summary = distill(config, prompt, run, tools)
     for name, value in summary.items():
         print(f"{name:>20}  {value}")
 

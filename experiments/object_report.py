@@ -3,6 +3,7 @@
 Where the prompt names a solid of the world, the object is measured against the exact one.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Pictures:
             )
 
         self._draw = jax.jit(draw, static_argnames="normals")
+        self.density = jax.jit(lambda params, points: field.apply(params, points)[0])
 
     def __call__(self, state: State, views: ViewSample, *, normals: bool = False) -> Rendering:
         """Renderings of V views, as numpy arrays."""
@@ -63,12 +65,26 @@ def progress_picture(pictures: Pictures, state: State, size: int) -> np.ndarray:
     return grid(np.clip(pictures(state, views).rgb, 0.0, 1.0)[None])
 
 
-def density_grid(field: Field, state: State, resolution: int, radius: float) -> np.ndarray:
+def density_grid(pictures: Pictures, state: State, resolution: int, radius: float) -> np.ndarray:
     """Density at the cell centres of [-radius, radius]^3: [N, N, N]."""
     points = measure.grid_points(resolution, radius).reshape(-1, 3)
-    ask = jax.jit(lambda params, p: field.apply(params, p)[0])
-    slabs = [ask(state.params, jnp.asarray(p)) for p in np.split(points, resolution)]
+    slabs = [pictures.density(state.params, p) for p in np.split(points, resolution)]
     return np.concatenate(slabs).reshape(resolution, resolution, resolution)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def judge_logits(judge: Judge, params: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits of kind and colour of pictures of any size, brought to the judge's."""
+    size = judge.config.image_size
+    if image.shape[1:3] != (size, size):
+        image = jax.image.resize(image, (len(image), size, size, 3), "linear")
+    return judge.apply({"params": params}, image)
+
+
+def load_judge(model: Path) -> tuple[Judge, Any]:
+    """The judge in a family's folder, and its parameters."""
+    judge = Judge(JudgeConfig.from_dict(load_config(model / "judge", "Judge")))
+    return judge, load_component(model / "judge", judge)
 
 
 def judge_rank(
@@ -85,10 +101,9 @@ def judge_rank(
     Returns:
       rank (1 is best), and the pair that the judge puts first.
     """
-    config = JudgeConfig.from_dict(load_config(model / "judge"))
-    judge = Judge(config)
-    params = load_component(model / "judge", judge)
-    logits = judge.apply({"params": params}, jnp.asarray(image))
+    judge, params = load_judge(model)
+    config = judge.config
+    logits = judge_logits(judge, params, jnp.asarray(image))
     score = np.asarray(jnp.mean(joint_log_probability(*logits), axis=0))
     mine = score[config.kinds.index(kind), config.colours.index(colour)]
     first = np.unravel_index(np.argmax(score), score.shape)
@@ -112,7 +127,7 @@ def measure_object(
     hull = None
     if solids.KINDS[kind].cavity:
         hull = pictures(state, measure.hull_views()).opacity > 0.5
-    density = density_grid(field, state, 64, config.field.radius)
+    density = density_grid(pictures, state, 64, config.field.radius)
     volume = measure.volume_score(
         kind, density > config.density_threshold, config.field.radius, hull
     )
@@ -156,7 +171,7 @@ def write_report(
     frames = np.clip(pictures(state, turn).rgb, 0.0, 1.0)
     write_video(out / "turntable.mp4", frames, fps=16)
 
-    density = density_grid(field, state, config.mesh_resolution, config.field.radius)
+    density = density_grid(pictures, state, config.mesh_resolution, config.field.radius)
     if density.max() > config.density_threshold:
         # Grid values lie at cell centres: half a cell inside the cube.
         edge = config.field.radius * (1.0 - 1.0 / config.mesh_resolution)
