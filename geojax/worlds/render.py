@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float
 from geojax.geometry.camera import Camera, camera_rays
 from geojax.worlds import solids
 
-_STEPS = 40  # marching steps; grazing rays that have not converged by then have passed the solid
+# Marching steps. Grazing rays converge slowly: a picture can do without them, the truth cannot.
+_PICTURE_STEPS, _TRUTH_STEPS = 40, 96
 
 
 class Hit(NamedTuple):
@@ -71,7 +72,12 @@ class Truth(NamedTuple):
 
 
 def trace(
-    kind: str, origins: Float[Array, "*b 3"], directions: Float[Array, "*b 3"], tolerance: float
+    kind: str,
+    origins: Float[Array, "*b 3"],
+    directions: Float[Array, "*b 3"],
+    *,
+    tolerance: float,
+    steps: int,
 ) -> Hit:
     """Meet rays with a solid.
 
@@ -80,6 +86,7 @@ def trace(
       origins: ray origins, world units.
       directions: unit ray directions.
       tolerance: distance at which a ray counts as a hit, world units.
+      steps: most steps of a ray.
 
     Returns:
       the hits.
@@ -94,7 +101,7 @@ def trace(
         step = distance(origins + s[..., None] * directions)
         return jnp.minimum(s + step, far)
 
-    s = jax.lax.fori_loop(0, _STEPS, march, near)
+    s = jax.lax.fori_loop(0, steps, march, near)
     position = origins + s[..., None] * directions
     mask = (distance(position) < tolerance) & (chord > 0.0)
     gradient = jax.grad(lambda p: jnp.sum(distance(p)))(position)
@@ -142,14 +149,14 @@ def render_layers(
     )
     rays = camera_rays(fine)
     # A tolerance well below a pixel: silhouettes are no wider than the antialiasing blurs them.
-    hit = trace(kind, rays.origins, rays.directions, 2e-3)
+    hit = trace(kind, rays.origins, rays.directions, tolerance=2e-3, steps=_PICTURE_STEPS)
     to_light = light[:, None, None, :] - hit.position
     to_light = to_light / jnp.linalg.norm(to_light, axis=-1, keepdims=True)
     lambert = jnp.maximum(jnp.sum(hit.normal * to_light, axis=-1), 0.0)
     l_a = ambient[:, None, None]
     shade = jnp.where(hit.mask, l_a + (1.0 - l_a) * lambert, 0.0)
     accent = jnp.asarray(solids.KINDS[kind].accent, jnp.float32)
-    accent_rgb = (shade * (1.0 - hit.body))[..., None] * accent
+    accent_rgb = (shade * (1.0 - hit.body))[..., None] * accent[None, None, None, :]
 
     def pool(x: Float[Array, "b HK WK *c"]) -> Float[Array, "b H W *c"]:
         split = (x.shape[0], camera.height, k, camera.width, k, *x.shape[3:])
@@ -174,5 +181,5 @@ def colourise(
 def render_truth(kind: str, camera: Camera) -> Truth:
     """Exact mask, z-depth and normal at the pixel centres of b cameras."""
     rays = camera_rays(camera)
-    hit = trace(kind, rays.origins, rays.directions, 1e-4)
+    hit = trace(kind, rays.origins, rays.directions, tolerance=1e-4, steps=_TRUTH_STEPS)
     return Truth(mask=hit.mask, depth=hit.distance * rays.z_scale, normal=hit.normal)

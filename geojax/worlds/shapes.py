@@ -21,9 +21,13 @@ def _norm(v: Float[Array, "*b d"]) -> Distances:
     return jnp.sqrt(jnp.sum(v * v, axis=-1) + _TINY)
 
 
+def _like(p: Points, vector: tuple[float, float, float]) -> Points:
+    return jnp.broadcast_to(jnp.asarray(vector, p.dtype), p.shape)
+
+
 def sphere(p: Points, center: tuple[float, float, float], radius: float) -> Distances:
     """Ball of a radius."""
-    return _norm(p - jnp.asarray(center, p.dtype)) - radius
+    return _norm(p - _like(p, center)) - radius
 
 
 def box(
@@ -33,7 +37,7 @@ def box(
     rounding: float = 0.0,
 ) -> Distances:
     """Axis-aligned box of half sizes, its edges rounded inward by `rounding`."""
-    q = jnp.abs(p - jnp.asarray(center, p.dtype)) - (jnp.asarray(half, p.dtype) - rounding)
+    q = jnp.abs(p - _like(p, center)) - (_like(p, half) - rounding)
     outside = _norm(jnp.maximum(q, 0.0))
     return outside + jnp.minimum(jnp.max(q, axis=-1), 0.0) - rounding
 
@@ -52,7 +56,7 @@ def cylinder(
     rounding: float = 0.0,
 ) -> Distances:
     """Upright cylinder, its rims rounded inward."""
-    q = p - jnp.asarray(center, p.dtype)
+    q = p - _like(p, center)
     radial = _norm(q[..., :2]) - (radius - rounding)
     return _in_plane(radial, jnp.abs(q[..., 2]) - (half_height - rounding)) - rounding
 
@@ -70,7 +74,7 @@ def torus(
     p: Points, center: tuple[float, float, float], major: float, minor: float, axis: int
 ) -> Distances:
     """Torus around the axis 0, 1 or 2."""
-    q = p - jnp.asarray(center, p.dtype)
+    q = p - _like(p, center)
     along = q[..., axis]
     others = [i for i in range(3) if i != axis]
     radial = _norm(q[..., jnp.asarray(others)]) - major
@@ -81,8 +85,8 @@ def ellipsoid(
     p: Points, center: tuple[float, float, float], radii: tuple[float, float, float]
 ) -> Distances:
     """Ellipsoid: k (k - 1) / |grad k| with k = |p / radii|, first order near its surface."""
-    q = p - jnp.asarray(center, p.dtype)
-    r = jnp.asarray(radii, p.dtype)
+    q = p - _like(p, center)
+    r = _like(p, radii)
     k = _norm(q / r)
     slope = _norm(q / (r * r))
     return k * (k - 1.0) / slope

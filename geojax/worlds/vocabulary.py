@@ -28,9 +28,9 @@ _FUNCTION_WORDS = (
 _ROOM_WORDS = (
     "room corridor hall hallway wall walls floor floors ceiling door doors window windows pillar "
     "pillars sofa bed shelf lamp carpet rug table chair brick bricks stone stones wooden wood "
-    "plaster tile tiles tiled marble concrete striped checkered plain painted white grey black brown "
-    "beige long narrow wide bright dark sunny empty furnished living bathroom kitchen office library "
-    "museum church cellar end open closed two three four many"
+    "plaster tile tiles tiled marble concrete striped checkered plain painted white grey "
+    "black brown beige long narrow wide bright dark sunny empty furnished living bathroom kitchen "
+    "office library museum church cellar end open closed two three four many"
 )
 
 
