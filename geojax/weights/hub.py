@@ -49,8 +49,8 @@ def resolve_folder(
     name = str(path_or_id)
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"{name} is neither a folder nor a hub id of the form owner/name")
-    dot = f".{variant}" if variant else ""
-    patterns = ("*.json", "*.txt", f"*{dot}*.safetensors")
+    weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
+    patterns = ("*.json", "*.txt", weights)
     allow = ["model_index.json", *(f"{c}/{pattern}" for c in components for pattern in patterns)]
     ignore = [] if variant else ["*.fp16*", "*.non_ema*"]
     at = f" at revision {revision}" if revision else ""
