@@ -62,12 +62,15 @@ def make_step(
     config: Any, prior: Prior, field: Field, optimiser: Any, *, large: bool, shaded: bool
 ):
     """One jitted step of a recipe, at the small or the large size, lit or not."""
+    devices = math.gcd(jax.device_count(), config.views)
+    # "Auto": the compiler places what the step does not.
+    mesh = jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
     growth = (config.large_size // config.small_size) ** 2 if large else 1
     return text_to_3d.distillation_step(
         prior,
         field,
         optimiser,
-        jax.make_mesh((math.gcd(jax.device_count(), config.views),), ("views",)),
+        mesh,
         views=config.views,
         size=config.large_size if large else config.small_size,
         distribution=CameraDistribution(**config.cameras),
