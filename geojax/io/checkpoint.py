@@ -243,14 +243,14 @@ def _describe(leaf: Any) -> dict[str, Any]:
 
 
 def _to_host(leaf: Any) -> np.ndarray:
-    """A copy in host memory; a copy because the step that follows may donate the buffer."""
+    """A leaf as a host array; orbax copies it before its `save` returns."""
     if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         if not leaf.is_fully_replicated:
             raise ValueError(f"a leaf of shape {leaf.shape} is split over hosts: replicate it")
         leaf = leaf.addressable_data(0)
-    value = np.array(leaf, copy=True, order="C")
+    value = np.asarray(leaf)
     if value.dtype == object:
         raise ValueError(f"a leaf is neither array nor number: {leaf!r}")
     return value

@@ -35,7 +35,9 @@ def make_state(seed: int = 0) -> State:
         "half": [jnp.asarray(rng.normal(size=5), jnp.bfloat16), jnp.int32(seed)],
     }
     opt_state = optax.adam(1e-3).init(params["a.b"])
-    return State(params, opt_state, rng.random((4, 4)) > 0.5, jax.random.key(seed), seed)
+    # Large: orbax checksums what is small enough to lie in its index, and nothing else.
+    grid = rng.random((200, 200))
+    return State(params, opt_state, grid, jax.random.key(seed), seed)
 
 
 def assert_same(a, b) -> None:
@@ -95,14 +97,15 @@ def test_abstract_example_and_other_key_implementations(tmp_path):
         checkpointer.restore({**tree, "keys": jax.random.split(jax.random.key(0), 3)})
 
 
-def test_a_donated_buffer_does_not_change_the_checkpoint(tmp_path):
+def test_what_changes_after_save_does_not_change_the_checkpoint(tmp_path):
     checkpointer = Checkpointer(tmp_path)
     step = jax.jit(lambda x: x + jnp.float32(1), donate_argnums=0)
-    x = jnp.zeros(200_000, jnp.float32)
-    checkpointer.save(0, {"x": x})
-    for _ in range(5):
-        x = step(x)
-    assert not checkpointer.restore({"x": x})["x"].any()
+    tree = {"device": jnp.zeros(2_000_000, jnp.float32), "host": np.zeros(2_000_000, np.float32)}
+    checkpointer.save(0, tree)
+    tree["host"] += 1
+    tree["device"] = step(tree["device"])
+    found = checkpointer.restore(tree)
+    assert not found["device"].any() and not found["host"].any()
 
 
 def test_only_the_last_steps_are_kept(tmp_path):
@@ -155,13 +158,14 @@ def test_any_flipped_bit_is_harmless_or_falls_back(saved, folder):
     rng = np.random.default_rng(0)
     expected = {2: make_state(2), 3: make_state(3)}
     fell_back = 0
+    checkpointer = Checkpointer(folder)
     for file in files_of(folder / "3"):
         whole = file.read_bytes()
-        for position in rng.integers(0, len(whole), 4):
+        for position in rng.integers(0, len(whole), 8 if len(whole) > 100_000 else 2):
             broken = bytearray(whole)
             broken[position] ^= 1 << int(rng.integers(8))
             file.write_bytes(broken)
-            found = Checkpointer(folder).load(make_state(0))
+            found = checkpointer.load(expected[2])
             assert_same(found.tree, expected[found.step])
             fell_back += found.step == 2
         file.write_bytes(whole)
@@ -172,7 +176,7 @@ def test_any_flipped_bit_is_harmless_or_falls_back(saved, folder):
 def test_damage_falls_back_with_a_named_cause(folder, warnings, damage):
     if damage == "truncated":
         file = max(files_of(folder / "3" / "state"), key=lambda p: p.stat().st_size)
-        file.write_bytes(file.read_bytes()[:-20])
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif damage == "empty folder":
         shutil.rmtree(folder / "3")
         (folder / "3").mkdir()
@@ -210,23 +214,19 @@ for step in range(100_000):
 
 
 def test_kill_in_the_middle_of_a_save_leaves_a_usable_folder(tmp_path):
-    example = {f"x{i}": np.zeros(200_000, np.float32) for i in range(8)}
-    last = -1
-    for delay in (0.0, 0.013, 0.037):
-        folder = tmp_path / str(delay)
-        process = subprocess.Popen(
-            [sys.executable, "-c", ENDLESS_SAVES, folder], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4):  # step 3 has begun, so step 2 is whole
-            last = int(process.stdout.readline())
-        time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        checkpointer = Checkpointer(folder)
-        found = checkpointer.load(example)
-        assert found.step >= last - 1
-        assert all((array == found.step).all() for array in found.tree.values())
-        checkpointer.save(found.step + 1, found.tree)
-        checkpointer.close()
-        assert not list(folder.glob("*tmp*"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_SAVES, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(4):
+        last = int(process.stdout.readline())
+    time.sleep(0.02)  # the save of step 3 or 4 is under way: the one before is whole
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    checkpointer = Checkpointer(tmp_path)
+    found = checkpointer.load({f"x{i}": np.zeros(200_000, np.float32) for i in range(8)})
+    assert found.step >= last - 1
+    assert all((array == found.step).all() for array in found.tree.values())
+    checkpointer.save(found.step + 1, found.tree)
+    checkpointer.close()
+    assert not list(tmp_path.glob("*tmp*"))
