@@ -31,16 +31,19 @@ from geojax.models.fields import Field, HashGridField, as_field, linear_blob
 from geojax.priors.prior import Prior
 from geojax.priors.stable_diffusion import load_stable_diffusion
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/distill/worlds.py", "Recipe, a file of configs/.", lock_config=True
-)
-_PROMPT = flags.DEFINE_string("prompt", None, "What to make.", required=True)
-_OUT = flags.DEFINE_string(
-    "out", None, "Folder of the run; the same folder resumes.", required=True
-)
+FLAGS = flags.FLAGS
 
 _NEEDED_BYTES = 200 * 2**20
 _COLLAPSE_PATIENCE = 3  # pictures in a row
+
+
+def define_flags() -> None:
+    """The flags of this binary; not defined on import, so that another one can use what is here."""
+    config_flags.DEFINE_config_file(
+        "config", "configs/distill/worlds.py", "Recipe, a file of configs/.", lock_config=True
+    )
+    flags.DEFINE_string("prompt", None, "What to make.", required=True)
+    flags.DEFINE_string("out", None, "Folder of the run; the same folder resumes.", required=True)
 
 
 def make_field(config: Any) -> Field:
@@ -176,11 +179,11 @@ def main(argv: list[str]) -> None:
     """Check the flags, open the run, distil."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
-    config, prompt = _CONFIG.value, _PROMPT.value
+    config, prompt = FLAGS.config, FLAGS.prompt
     check_config(config, prompt)
     # The model first: one that cannot be loaded must not leave a run behind.
     tools = prepare(config)
-    with open_object(config, prompt, _OUT.value) as run:
+    with open_object(config, prompt, FLAGS.out) as run:
         summary = distill(config, prompt, run, tools)
     for name, value in summary.items():
         print(f"{name:>20}  {value}")
@@ -218,4 +221,5 @@ def check_config(config: Any, prompt: str) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
