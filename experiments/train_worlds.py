@@ -7,12 +7,10 @@ the denoiser with its text encoder; train the judge. The same command goes on wh
 family is written to OUT/family in Stable Diffusion's folder layout, half precision.
 """
 
+import functools
 import itertools
 import json
-import math
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from transformers import CLIPTokenizer
 
+from experiments.family_configs import judge_config, text_config, unet_config, vae_config
+from experiments.training_loop import train
 from geojax.diffusion.guidance import guided
 from geojax.diffusion.parameterization import eps_from_v
 from geojax.diffusion.samplers import sample_ddim
 from geojax.diffusion.schedule import scaled_linear
-from geojax.io.checkpoint import Checkpointer
-from geojax.io.media import grid, write_png
+from geojax.io.atomic import replacing
+from geojax.io.media import grid
 from geojax.methods import latent_diffusion_training as training
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.judge import Judge, JudgeConfig, joint_log_probability
@@ -44,120 +44,6 @@ _OUT = flags.DEFINE_string("out", "runs/worlds-64", "Folder of this run; the sam
 _STAGE = flags.DEFINE_enum(
     "stage", "all", ["all", "pictures", "vae", "unet", "judge"], "Which stage to run."
 )
-
-
-def vae_config(config: Any, scaling_factor: float) -> dict[str, Any]:
-    """config.json of the autoencoder."""
-    levels = len(config.vae.channels)
-    return {
-        "_class_name": "AutoencoderKL",
-        "in_channels": 3,
-        "out_channels": 3,
-        "latent_channels": config.vae.latent_channels,
-        "block_out_channels": list(config.vae.channels),
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "act_fn": "silu",
-        "sample_size": config.image_size,
-        "scaling_factor": scaling_factor,
-    }
-
-
-def unet_config(config: Any) -> dict[str, Any]:
-    """config.json of the denoiser."""
-    return {
-        "_class_name": "UNet2DConditionModel",
-        "in_channels": config.vae.latent_channels,
-        "out_channels": config.vae.latent_channels,
-        "sample_size": config.image_size // 2 ** (len(config.vae.channels) - 1),
-        "block_out_channels": list(config.unet.channels),
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "layers_per_block": 1,
-        "attention_head_dim": config.unet.heads,
-        "cross_attention_dim": config.unet.text_width,
-        "use_linear_projection": True,
-        "norm_num_groups": 16,
-        "norm_eps": 1e-5,
-        "act_fn": "silu",
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "center_input_sample": False,
-        "downsample_padding": 1,
-    }
-
-
-def text_config(config: Any, vocabulary_size: int) -> dict[str, Any]:
-    """config.json of the text encoder."""
-    return {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "vocab_size": vocabulary_size,
-        "hidden_size": config.unet.text_width,
-        "intermediate_size": 4 * config.unet.text_width,
-        "num_hidden_layers": config.unet.text_layers,
-        "num_attention_heads": 4,
-        "max_position_embeddings": vocabulary.MAX_TOKENS,
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
-        "bos_token_id": vocabulary_size - 2,
-        "eos_token_id": vocabulary_size - 1,
-        "pad_token_id": vocabulary_size - 1,
-        "projection_dim": config.unet.text_width,
-    }
-
-
-def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
-    """Make the next batch on another thread while this one trains."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, batches)
-        while True:
-            ready = upcoming.result()
-            upcoming = pool.submit(next, batches)
-            yield ready
-
-
-def train(
-    name: str,
-    state: training.TrainState,
-    step: Callable[..., tuple[training.TrainState, training.Metrics]],
-    batches: Callable[[int], Iterator[tuple[Any, ...]]],
-    steps: int,
-    folder: Path,
-    checkpoint_seconds: float,
-    preview: Callable[[training.TrainState], np.ndarray],
-) -> training.TrainState:
-    """Run a stage to `steps`, from its last checkpoint if there is one.
-
-    `batches(start)` yields the arguments of each step from `start` on; `preview` draws a picture.
-    """
-    checkpointer = Checkpointer(folder / "checkpoints", keep=2)
-    if checkpointer.latest_step() is not None:
-        state = checkpointer.restore(state)
-        logging.info("%s: resumed at step %d", name, int(state.step))
-    start = int(state.step)
-    began, saved = time.monotonic(), time.monotonic()
-    for i, batch in zip(range(start, steps), prefetch(batches(start)), strict=False):
-        state, metrics = step(state, *batch)
-        done = i + 1
-        if done % 50 == 0 or done == steps:
-            rate = (done - start) / (time.monotonic() - began)
-            figures = " ".join(f"{k} {float(v):.4g}" for k, v in metrics.items())
-            left = (steps - done) / rate / 60.0
-            logging.info(
-                "%s %d/%d  %.2f steps/s  %.1f min left  %s", name, done, steps, rate, left, figures
-            )
-            if not all(math.isfinite(float(v)) for v in metrics.values()):
-                raise FloatingPointError(f"{name}: not finite at step {done}: {figures}")
-        if time.monotonic() - saved > checkpoint_seconds or done == steps:
-            checkpointer.save(done, state)
-            write_png(folder / "preview.png", preview(state))
-            saved = time.monotonic()
-    checkpointer.close()
-    return state
 
 
 def train_autoencoder(config: Any, pool: pictures.Pool, out: Path) -> None:
@@ -207,6 +93,28 @@ def train_autoencoder(config: Any, pool: pictures.Pool, out: Path) -> None:
     )
 
 
+def encoded_pictures(
+    config: Any, pool: pictures.Pool, file: Path, encode: Callable[[np.ndarray], jax.Array]
+) -> tuple[np.ndarray, pictures.Batch]:
+    """Latents of `config.unet.latents` drawn pictures and their labels, kept in a file."""
+    if file.exists():
+        with np.load(file) as stored:
+            fields = dict(stored)
+        return fields.pop("latent"), pictures.Batch(**fields)
+    rng = np.random.default_rng((config.seed, 2))
+    drawn, latents = [], []
+    for _ in range(config.unet.latents // 64):
+        batch = pictures.draw(rng, pool, 64)
+        latents.append(np.asarray(encode(batch.image)))
+        drawn.append(batch._replace(image=np.zeros((64, 0))))
+    latent = np.concatenate(latents)
+    labels = pictures.Batch(*(np.concatenate(leaves) for leaves in zip(*drawn, strict=True)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as unfinished:
+        np.savez(unfinished, latent=latent, **labels._asdict())
+    return latent, labels
+
+
 def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
     """Stage 3: denoiser and text encoder, end to end, on latents made once."""
     family, settings = out / "family", config.unet
@@ -221,14 +129,9 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
     decode = jax.jit(
         lambda p, z: vae.apply({"params": p}, z / stored["scaling_factor"], method="decode")
     )
-    rng = np.random.default_rng((config.seed, 2))
-    drawn, latents = [], []
-    for _ in range(settings.latents // 64):
-        batch = pictures.draw(rng, pool, 64)
-        latents.append(np.asarray(encode(vae_params, batch.image)))
-        drawn.append(batch._replace(image=np.zeros((64, 0))))
-    latent = np.concatenate(latents)
-    labels = pictures.Batch(*(np.concatenate(leaves) for leaves in zip(*drawn, strict=True)))
+    latent, labels = encoded_pictures(
+        config, pool, out / "unet" / "latents.npz", functools.partial(encode, vae_params)
+    )
     logging.info("latents: %s, standard deviation %.3f", latent.shape, latent.std())
 
     size = vocabulary.write_tokenizer(family / "tokenizer")
@@ -343,14 +246,8 @@ def write_denoiser(config: Any, params: Any, vocabulary_size: int, out: Path) ->
 def train_judge(config: Any, pool: pictures.Pool, out: Path) -> None:
     """Stage 4: the judge, on all pairs (it must know the held-out ones to judge them)."""
     settings = config.judge
-    judge_config = {
-        "_class_name": "Judge",
-        "channels": [32, 64, 96, 128],
-        "kinds": list(solids.KINDS),
-        "colours": list(solids.COLOURS),
-        "image_size": config.image_size,
-    }
-    judge = Judge(JudgeConfig.from_dict(judge_config))
+    fields = judge_config(config)
+    judge = Judge(JudgeConfig.from_dict(fields))
     size = config.image_size
     params = judge.init(jax.random.key(config.seed + 6), jnp.zeros((1, size, size, 3)))["params"]
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
@@ -388,7 +285,7 @@ def train_judge(config: Any, pool: pictures.Pool, out: Path) -> None:
         preview,
     )
     save_component(
-        out / "family" / "judge", state.average, judge_config, dtype=jnp.float16, overwrite=True
+        out / "family" / "judge", state.average, fields, dtype=jnp.float16, overwrite=True
     )
 
 

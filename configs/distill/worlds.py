@@ -11,7 +11,7 @@ captions name 8 azimuths x 4 elevations, between which the embeddings are interp
 
 import ml_collections
 
-from geojax.worlds import captions, pictures, solids
+from geojax.worlds import captions, pictures
 
 
 def get_config() -> ml_collections.ConfigDict:

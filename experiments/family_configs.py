@@ -1,0 +1,83 @@
+"""The config.json of each part of the family `worlds-64`, from the training recipe.
+
+The fields are those of diffusers and transformers, so that their classes read the folders too.
+"""
+
+from typing import Any
+
+from geojax.worlds import solids, vocabulary
+
+
+def vae_config(config: Any, scaling_factor: float) -> dict[str, Any]:
+    """config.json of the autoencoder."""
+    levels = len(config.vae.channels)
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": config.vae.latent_channels,
+        "block_out_channels": list(config.vae.channels),
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "act_fn": "silu",
+        "sample_size": config.image_size,
+        "scaling_factor": scaling_factor,
+    }
+
+
+def unet_config(config: Any) -> dict[str, Any]:
+    """config.json of the denoiser."""
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": config.vae.latent_channels,
+        "out_channels": config.vae.latent_channels,
+        "sample_size": config.image_size // 2 ** (len(config.vae.channels) - 1),
+        "block_out_channels": list(config.unet.channels),
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "layers_per_block": 1,
+        "attention_head_dim": config.unet.heads,
+        "cross_attention_dim": config.unet.text_width,
+        "use_linear_projection": True,
+        "norm_num_groups": 16,
+        "norm_eps": 1e-5,
+        "act_fn": "silu",
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "center_input_sample": False,
+        "downsample_padding": 1,
+    }
+
+
+def text_config(config: Any, vocabulary_size: int) -> dict[str, Any]:
+    """config.json of the text encoder."""
+    return {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": vocabulary_size,
+        "hidden_size": config.unet.text_width,
+        "intermediate_size": 4 * config.unet.text_width,
+        "num_hidden_layers": config.unet.text_layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": vocabulary.MAX_TOKENS,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "bos_token_id": vocabulary_size - 2,
+        "eos_token_id": vocabulary_size - 1,
+        "pad_token_id": vocabulary_size - 1,
+        "projection_dim": config.unet.text_width,
+    }
+
+
+def judge_config(config: Any) -> dict[str, Any]:
+    """config.json of the judge."""
+    return {
+        "_class_name": "Judge",
+        "channels": [32, 64, 96, 128],
+        "kinds": list(solids.KINDS),
+        "colours": list(solids.COLOURS),
+        "image_size": config.image_size,
+    }

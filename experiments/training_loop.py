@@ -1,0 +1,65 @@
+"""A resumable training loop for any step on a `TrainState`."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from geojax.io.checkpoint import Checkpointer
+from geojax.io.media import write_png
+from geojax.methods import latent_diffusion_training as training
+
+
+def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
+    """Make the next batch on another thread while this one trains."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, batches)
+        while True:
+            ready = upcoming.result()
+            upcoming = pool.submit(next, batches)
+            yield ready
+
+
+def train(
+    name: str,
+    state: training.TrainState,
+    step: Callable[..., tuple[training.TrainState, training.Metrics]],
+    batches: Callable[[int], Iterator[tuple[Any, ...]]],
+    steps: int,
+    folder: Path,
+    checkpoint_seconds: float,
+    preview: Callable[[training.TrainState], np.ndarray],
+) -> training.TrainState:
+    """Run a stage to `steps`, from its last checkpoint if there is one.
+
+    `batches(start)` yields the arguments of each step from `start` on; `preview` draws a picture.
+    """
+    checkpointer = Checkpointer(folder / "checkpoints", keep=2)
+    if checkpointer.latest_step() is not None:
+        state = checkpointer.restore(state)
+        logging.info("%s: resumed at step %d", name, int(state.step))
+    start = int(state.step)
+    began, saved = time.monotonic(), time.monotonic()
+    for i, batch in zip(range(start, steps), prefetch(batches(start)), strict=False):
+        state, metrics = step(state, *batch)
+        done = i + 1
+        if done % 50 == 0 or done == steps:
+            rate = (done - start) / (time.monotonic() - began)
+            figures = " ".join(f"{k} {float(v):.4g}" for k, v in metrics.items())
+            left = (steps - done) / rate / 60.0
+            logging.info(
+                "%s %d/%d  %.2f steps/s  %.1f min left  %s", name, done, steps, rate, left, figures
+            )
+            if not all(math.isfinite(float(v)) for v in metrics.values()):
+                raise FloatingPointError(f"{name}: not finite at step {done}: {figures}")
+        if time.monotonic() - saved > checkpoint_seconds or done == steps:
+            checkpointer.save(done, state)
+            write_png(folder / "preview.png", preview(state))
+            saved = time.monotonic()
+    checkpointer.close()
+    return state
