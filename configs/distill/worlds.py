@@ -76,5 +76,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.density_threshold = 20.0
     config.mesh_resolution = 96
     config.picture_size = 96
-    assert config.field.radius >= solids.BALL
     return config

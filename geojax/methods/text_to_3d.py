@@ -14,11 +14,12 @@ of one. Everything that depends on a view is drawn per view, so the mesh does no
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -85,7 +86,10 @@ class Weights:
 
 
 def embed_views(
-    prior: Prior, prompt: str, suffixes: list[list[str]], elevations: Float[Array, " E"]
+    prior: Prior,
+    prompt: str,
+    suffixes: Sequence[Sequence[str]],
+    elevations: Float[np.ndarray, " E"],
 ) -> PromptViews:
     """Embed a prompt with the name of every view after it.
 

@@ -1,0 +1,60 @@
+"""How long things take, and how much memory: tables on the screen, and JSON.
+
+python -m experiments.benchmark --suite=all --json=runs/benchmark.json [--config.FIELD=...]
+
+distill    seconds of a distillation step: render, encode, denoise, backward, whole
+field      the hash-grid field forward and backward, against a plain PyTorch version of it
+rays       a picture forward and backward at 64 to 512 px: seconds and memory
+"""
+
+import os
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.benchmarks import distill_step, field, rays
+from geojax.io.atomic import write_json
+
+FLAGS = flags.FLAGS
+SUITES = {"distill": distill_step, "field": field, "rays": rays}
+
+
+def define_flags() -> None:
+    """The flags of this binary."""
+    flags.DEFINE_enum("suite", "all", ["all", *SUITES], "What to measure.")
+    config_flags.DEFINE_config_file(
+        "config", "configs/distill/worlds.py", "Recipe whose sizes are measured.", lock_config=True
+    )
+    flags.DEFINE_integer("repeats", 5, "Of which the median is taken.", lower_bound=1)
+    flags.DEFINE_string("json", None, "File to write the figures to.")
+
+
+def run_suites(suite: str, config: Any, repeats: int) -> dict[str, Any]:
+    """Measure one suite or "all", print the tables, return the figures by suite."""
+    figures: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "config": config.to_dict(),
+    }
+    for name, module in SUITES.items():
+        if suite in ("all", name):
+            figures[name] = module.measure(config, repeats)
+            print(f"\n{module.title(figures[name])}\n\n{module.table(figures[name])}\n", flush=True)
+    return figures
+
+
+def main(argv: list[str]) -> None:
+    """Check the flags, measure."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    figures = run_suites(FLAGS.suite, FLAGS.config, FLAGS.repeats)
+    if FLAGS.json:
+        write_json(FLAGS.json, figures)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
