@@ -1,0 +1,85 @@
+import importlib
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks import field, rays, timing
+from experiments.table import format_table, number
+from tests.experiments.binaries import TINY, run, strict_json, tiny_flags
+
+
+def tiny_config():
+    config = importlib.import_module("configs.distill.worlds").get_config()
+    config.update_from_flattened_dict(TINY)
+    return config
+
+
+def test_functions_are_timed_in_turn_and_the_first_round_is_not_counted():
+    calls = []
+    slow = iter([0.3, 0.0, 0.0])
+
+    def first():
+        calls.append("a")
+        time.sleep(next(slow))
+
+    seconds = timing.interleaved({"a": first, "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert seconds["a"] < 0.1
+
+
+def test_memory_of_a_picture_does_not_grow_with_its_rays():
+    config = tiny_config()
+    config.samples = 48
+    found = rays.measure(config, 1, sizes=(64, 128))
+    small, large = (f["temporary_bytes"] for f in found)
+    assert [f["rays"] for f in found] == [64 * 64, 128 * 128]
+    # 4 times the rays; what grows is the picture, not its samples.
+    assert large < 1.5 * small
+    assert "128 px" in rays.table(found)
+
+
+@pytest.mark.parity
+def test_the_pytorch_field_is_the_same_field():
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks import hash_grid_torch
+
+    config = tiny_config()
+    config.field.table_size = 2**9  # the finest level is hashed, the coarsest is not
+    params, points, weights = field.make_problem(config, 500)
+    ours = field.gradient_program(config)(params, points, weights)
+    network = hash_grid_torch.HashGridField(config.field, jax.device_get(params))
+    theirs = network.gradient(*hash_grid_torch.tensors(points, weights))
+    pairs = [(ours["grid"][f"level_{i}"].T, theirs[f"tables.{i}"]) for i in range(2)]
+    names = ("density_0", "density_1", "feature_0", "feature_1")
+    pairs += [(ours[name]["kernel"], theirs[f"layers.{name}"]) for name in names]
+    for mine, other in pairs:
+        other = torch.as_tensor(other).numpy()
+        np.testing.assert_allclose(mine, other, atol=1e-5 * np.abs(other).max())
+
+
+def test_a_table_is_aligned():
+    text = format_table(["name", "ms"], [["a", "1.0"], ["longer", number(None)]])
+    assert text == "name     ms\n------  ---\na       1.0\nlonger    -"
+    with pytest.raises(ValueError, match="expected 2 cells"):
+        format_table(["a", "b"], [["x"]])
+
+
+@pytest.mark.end_to_end
+def test_the_binary_measures_the_parts_of_a_step(family, tmp_path):
+    file = tmp_path / "benchmark.json"
+    done = run("benchmark", "--suite=distill", "--repeats=1", f"--json={file}", *tiny_flags(family))
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = strict_json(file.read_text())
+    assert [(f["size"], f["shaded"]) for f in figures["distill"]] == [
+        (8, False),
+        (8, True),
+        (16, False),
+        (16, True),
+    ]
+    for f in figures["distill"]:
+        parts = ("render", "encode", "denoise", "backward", "rest")
+        assert sum(f[part] for part in parts) == pytest.approx(f["whole"])
+        assert min(f[part] for part in ("render", "encode", "denoise", "whole")) > 0.0
+    assert "backward" in done.stdout
