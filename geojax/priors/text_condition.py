@@ -97,13 +97,17 @@ class TextCondition:
         self.params = params
         self._encode = jax.jit(lambda p, ids: text_encoder.apply({"params": p}, ids))
 
+    def tokenize(self, prompts: Sequence[str]) -> Tokens:
+        """The prompts' tokens, at this encoder's limit; see the function."""
+        return tokenize(self.tokenizer, prompts, self.limit)
+
     def __call__(self, prompts: Sequence[str]) -> Float[Array, "B L D"]:
         """The condition of the prompts; warns where one is over the limit of tokens.
 
         Raises:
           ValueError: see `tokenize`.
         """
-        tokens = tokenize(self.tokenizer, prompts, self.limit)
+        tokens = self.tokenize(prompts)
         for prompt, cut in zip(prompts, tokens.cut, strict=True):
             if cut:
                 logging.warning(
