@@ -14,11 +14,14 @@ def register(cls: type[T]) -> type[T]:
     Unlike `jax.tree_util.register_dataclass`, JAX rebuilds the object without calling `__init__`:
     leaves are then often no arrays (shapes, shardings, None), which a checked `__init__` refuses.
     """
-    static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
-    leaves = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static")]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = [field.name for field in fields if field.metadata.get("static")]
+    leaves = [field.name for field in fields if not field.metadata.get("static")]
 
     def flatten(tree):
-        return [getattr(tree, name) for name in leaves], tuple(getattr(tree, n) for n in static)
+        return [getattr(tree, name) for name in leaves], tuple(
+            getattr(tree, name) for name in static
+        )
 
     def flatten_with_keys(tree):
         children, structure = flatten(tree)

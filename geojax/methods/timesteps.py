@@ -58,15 +58,17 @@ def stratified(key: Key[Array, ""], count: int, between: Range, num_steps: int) 
 def linear_range(step: Step, first: Range, last: Range, steps: int) -> Range:
     """Equation (2): (low, high) at `step`, from `first` at 0 to `last` at `steps` and after."""
     done = jnp.clip(jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0)
-    return tuple(a + (b - a) * done for a, b in zip(first, last, strict=True))
+    low, high = (a + (b - a) * done for a, b in zip(first, last, strict=True))
+    return low, high
 
 
 def jump_range(step: Step, first: Range, last: Range, at: int) -> Range:
     """Equation (3): `first` before step `at`, `last` from then on."""
     late = jnp.asarray(step) >= at
-    return tuple(
+    low, high = (
         jnp.where(late, jnp.float32(b), jnp.float32(a)) for a, b in zip(first, last, strict=True)
     )
+    return low, high
 
 
 def sqrt_annealed(
