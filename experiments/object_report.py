@@ -126,13 +126,17 @@ def measure_object(
     kind, colour = subject
     hull = None
     if solids.KINDS[kind].cavity:
-        hull = pictures(state, measure.hull_views()).opacity > 0.5
+        hull = np.asarray(pictures(state, measure.hull_views()).opacity) > 0.5
     density = density_grid(pictures, state, 64, config.field.radius)
     volume = measure.volume_score(
         kind, density > config.density_threshold, config.field.radius, hull
     )
     silhouette, depth = measure.picture_scores(
-        kind, views.camera, rendering.opacity, rendering.depth, volume.yaw
+        kind,
+        views.camera,
+        np.asarray(rendering.opacity),
+        np.asarray(rendering.depth),
+        volume.yaw,
     )
     figures |= {
         "iou": volume.iou,

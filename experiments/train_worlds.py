@@ -184,9 +184,9 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
             yield (
                 latent[index],
                 training.Captions(
-                    between=nodes.reshape(half, 4, -1),
-                    weights=np.asarray([w for _, w in between], np.float32),
-                    loose=tokenise(loose),
+                    between=jnp.asarray(nodes.reshape(half, 4, -1)),
+                    weights=jnp.asarray([w for _, w in between], jnp.float32),
+                    loose=jnp.asarray(tokenise(loose)),
                 ),
             )
 

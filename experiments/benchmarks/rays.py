@@ -5,6 +5,7 @@ the backward pass makes them again. What is left to grow is the picture itself a
 rays, some tens of bytes a pixel.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -44,8 +45,9 @@ def measure(config: Any, repeats: int, sizes: tuple[int, ...] = SIZES) -> list[d
         inputs = (params, jax.random.key(1), camera)
         program = jax.jit(jax.grad(loss)).lower(*inputs).compile()
         memory = program.memory_analysis()
+        assert memory is not None  # every backend of XLA has one
         # One picture at a time: more repeats of a large one only cost time.
-        times = interleaved({"all": lambda p=program, i=inputs: p(*i)}, min(repeats, 3))
+        times = interleaved({"all": functools.partial(program, *inputs)}, min(repeats, 3))
         found.append(
             {
                 "size": size,

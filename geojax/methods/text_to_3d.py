@@ -249,12 +249,9 @@ def distillation_step(
         )
         total = distillation + weights.opacity * regularizers.opacity_loss(rendering.opacity)
         total += done * weights.entropy * regularizers.entropy_loss(rendering.opacity)
-        if shaded:
-            total += (
-                done
-                * weights.orientation
-                * regularizers.orientation_loss(rendering.orientation, rendering.opacity)
-            )
+        if rendering.orientation is not None:  # shaded: there are normals
+            away = regularizers.orientation_loss(rendering.orientation, rendering.opacity)
+            total += done * weights.orientation * away
         return total, (rendering, metrics)
 
     def step(state: State, prior_params: Params, prompt: PromptViews) -> tuple[State, Metrics]:

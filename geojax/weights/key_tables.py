@@ -32,7 +32,7 @@ FROM_FILE = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 def file_key(path: Path) -> str:
     """Equation (1): ("resnets_0", "conv1", "kernel") -> "resnets.0.conv1.weight"."""
-    names = []
+    names: list[str] = []
     for name in path[:-1]:
         match = NUMBERED.match(name)
         listed = match is not None and match[1] not in NOT_LISTS

@@ -184,7 +184,7 @@ def write_tensors(
     if len(shards) == 1:
         _write(folder / f"{stem}.safetensors", tensors)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         name = f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         _write(folder / name, shard)
