@@ -72,11 +72,16 @@ def config_fields(cls: type, config: dict[str, Any], fixed: dict[str, tuple[Any,
     """The fields of `cls` that a config.json sets, lists as tuples; `_` keys are ignored.
 
     Raises:
-      ValueError: a field outside `cls` has a value outside `fixed`, or is known to neither.
+      ValueError: a field outside `cls` has a value outside `fixed`, or is known to neither, or is
+        null where the default is not.
     """
-    names = {f.name for f in dataclasses.fields(cls)}
+    names = {f.name: f.default for f in dataclasses.fields(cls)}
     for name, value in config.items():
-        if name in names or name.startswith("_"):
+        if name.startswith("_"):
+            continue
+        if name in names:
+            if value is None and names[name] is not None:
+                raise ValueError(f"{cls.__name__}: {name}=None is unsupported")
             continue
         if name not in fixed:
             raise ValueError(f"{cls.__name__} does not know the field {name}={value!r}")
@@ -123,8 +128,6 @@ class UNetConfig:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != levels:
                 raise ValueError(f"{name}={value} must have {levels} entries")
-        if not isinstance(self.cross_attention_dim, int):
-            raise ValueError(f"cross_attention_dim={self.cross_attention_dim} must be one integer")
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "UNetConfig":
@@ -133,7 +136,11 @@ class UNetConfig:
         Raises:
           ValueError: naming the field with a value that is not implemented.
         """
-        return cls(**config_fields(cls, config, FIXED_FIELDS))
+        fields = config_fields(cls, config, FIXED_FIELDS)
+        if not isinstance(fields.get("cross_attention_dim", 0), int):
+            width = fields["cross_attention_dim"]
+            raise ValueError(f"cross_attention_dim={width} is unsupported, one integer is")
+        return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of config.json, readable by diffusers."""
