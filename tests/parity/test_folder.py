@@ -24,6 +24,7 @@ from geojax.weights.folder import (  # noqa: E402
 from tests.weights.tiny_family import TEXT, UNET, VAE_CONFIG, random_params  # noqa: E402
 
 pytestmark = pytest.mark.parity
+torch.set_num_threads(1)  # as in test_pipeline
 
 SD2_UNET = dataclasses.replace(
     UNET,

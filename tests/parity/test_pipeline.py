@@ -21,6 +21,8 @@ from geojax.priors.stable_diffusion import load_stable_diffusion  # noqa: E402
 from tests.weights.tiny_family import TEXT, UNET, write_family  # noqa: E402
 
 pytestmark = pytest.mark.parity
+# Tensors this small cost less than the threads that would share them.
+torch.set_num_threads(1)
 
 STEPS = 20
 GUIDANCE = 7.5
@@ -100,19 +102,16 @@ def test_conditions_agree(both):
 def test_twenty_guided_steps_of_ddim_agree(latents):
     ours, theirs = latents
     assert float(np.std(theirs)) > 0.1
-    assert float(np.max(np.abs(ours - theirs))) < 1e-3 * max(1.0, float(np.max(np.abs(theirs))))
+    assert float(np.max(np.abs(ours - theirs))) < 1e-3
 
 
-def test_the_pictures_agree(both, noise, latents):
+def test_the_pictures_agree(both, latents):
     prior, pipeline = both
     ours = jax.jit(prior.decode)(prior.params, jnp.asarray(latents[0]))
-    theirs = pipeline(
-        PROMPTS,
-        latents=torch.tensor(noise).permute(0, 3, 1, 2),
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        output_type="np",
-    ).images
+    z = torch.tensor(latents[1]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        image = pipeline.vae.decode(z / pipeline.vae.config.scaling_factor).sample
+    theirs = pipeline.image_processor.postprocess(image, output_type="np")
     assert float(np.std(theirs)) > 0.02
     assert float(np.max(np.abs(np.asarray(ours) - theirs))) < 1e-3
 
