@@ -37,6 +37,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.judge = ml_collections.ConfigDict()
     config.judge.batch = 64
-    config.judge.steps = 600
-    config.judge.learning_rate = 1e-3
+    config.judge.steps = 2000
+    config.judge.learning_rate = 2e-3
     return config

@@ -38,12 +38,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.views = 4
     config.small_size = 32
     config.large_size = 64
-    config.large_from = 0.6  # of the run
+    config.large_from = 0.5  # of the run
     config.samples = 48
     config.capacity = 40_000  # at the small size; four times as many at the large one
     config.grid_resolution = 32
     config.grid_every = 8
-    config.shaded_from = 0.4  # of the run
+    config.shaded_from = 0.5  # of the run
     config.shaded_share = 0.5
     config.ambient = pictures.AMBIENT
     config.textureless = 0.0
@@ -73,7 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.weights.orientation = 1.0
 
     # What is exported.
-    config.density_threshold = 20.0
+    config.density_threshold = 10.0
     config.mesh_resolution = 96
     config.picture_size = 96
     return config
