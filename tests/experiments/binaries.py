@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# A recipe whose every size is tiny; `shaded` and `large` steps are among its twelve.
+# A recipe whose every size is tiny: six small steps, then six large and lit ones.
 TINY = {
     "steps": 12,
     "checkpoint_every": 4,
@@ -23,6 +23,10 @@ TINY = {
     "mesh_resolution": 16,
     "picture_size": 16,
     "density_threshold": 5.0,
+    # Two kinds of step, and no more: each takes seconds to compile.
+    "large_from": 0.5,
+    "shaded_from": 0.5,
+    "shaded_share": 1.0,
     "field.levels": 2,
     "field.finest": 16,
     "field.table_size": 4096,
