@@ -82,13 +82,13 @@ class Compaction(NamedTuple):
     """The samples that are evaluated, K of R x S.
 
     Attributes:
-      index: flat sample index r S + s of each of the K slots, ascending; 0 in empty slots.
+      sample: flat index r S + s of each of the K slots, ascending; 0 in empty slots.
       valid: whether the slot holds a sample; the valid slots come first.
       occupied: number of samples the mask asked for.
       dropped: fraction of them that found no slot; 0 unless ``occupied`` > K.
     """
 
-    index: Int[Array, "K"]
+    sample: Int[Array, "K"]
     valid: Bool[Array, "K"]
     occupied: Int[Array, ""]
     dropped: Float[Array, ""]
@@ -139,5 +139,5 @@ def expand(
     """Put the values of the slots back on the rays; 0 where no sample was evaluated."""
     flat = jnp.zeros(rays * samples, values.dtype)
     # Empty slots are sent out of range, where the scatter drops them.
-    target = jnp.where(compaction.valid, compaction.index, rays * samples)
+    target = jnp.where(compaction.valid, compaction.sample, rays * samples)
     return flat.at[target].set(values, mode="drop").reshape(rays, samples)

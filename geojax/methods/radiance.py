@@ -13,9 +13,8 @@ Sources: (1, 2) DreamFusion eq. 8 and section 3.1; (4) Ref-NeRF eq. 11; (5) stab
 Weights: geometry/volume.py.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +22,19 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from geojax.geometry import volume
 from geojax.geometry.camera import Camera, camera_rays
-from geojax.geometry.integrated_encoding import frustum_gaussian
-from geojax.geometry.occupancy import (
-    Compaction,
-    OccupancyGrid,
-    compact,
-    every_sample,
-    expand,
-    is_occupied,
+from geojax.geometry.occupancy import OccupancyGrid
+from geojax.methods.ray_marching import (
+    FieldApply,
+    Light,
+    RayBatch,
+    intersect_ball,
+    march,
+    per_view,
+    split_keys,
+    unit,
 )
 
-FieldApply = Callable[..., tuple[Float[Array, "N"], Float[Array, "N C"]]]
 BackgroundFn = Callable[[Float[Array, "N 3"]], Float[Array, "N C"]]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Light:
-    """A point light a view, eq. (2). ``texture``: 1 shows the albedo, 0 a white surface."""
-
-    position: Float[Array, "B 3"]
-    ambient: Float[Array, "B"]
-    diffuse: Float[Array, "B"]
-    texture: Float[Array, "B"]
 
 
 class Rendering(NamedTuple):
@@ -72,55 +61,13 @@ class Rendering(NamedTuple):
     occupied: Int[Array, ""]
 
 
-class RayBatch(NamedTuple):
-    """R rays with what shading needs of the view each belongs to."""
-
-    origins: Float[Array, "R 3"]
-    directions: Float[Array, "R 3"]  # unit length
-    z_scale: Float[Array, "R"]
-    pixel_radius: Float[Array, "R"]  # of the pixel's cone at distance 1
-    background: Float[Array, "R C"] | None
-    light: Light | None  # with R for B
-
-
-def intersect_ball(
-    origins: Float[Array, "... 3"], directions: Float[Array, "... 3"], radius: float
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Distances [near, far] at which unit-speed rays are inside the ball around the origin.
-
-    near >= 0. Rays that miss, or have the ball behind them, get near = far: no length, no weight.
-    """
-    middle = -jnp.sum(origins * directions, axis=-1)
-    squared = middle**2 - jnp.sum(origins**2, axis=-1) + radius**2
-    # sqrt has an infinite slope at 0, where a ray grazes the ball.
-    hit = squared > 1e-12
-    half = jnp.where(hit, jnp.sqrt(jnp.where(hit, squared, 1.0)), 0.0)
-    near = jnp.maximum(middle - half, 0.0)
-    return near, jnp.maximum(middle + half, near)
-
-
-def _unit(vectors: Float[Array, "... 3"], smallest: float = 1e-6) -> Float[Array, "... 3"]:
-    """Unit vectors; 0, with derivative 0, where the length is under ``smallest``."""
-    squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    enough = squared > smallest**2
-    return jnp.where(enough, vectors * jax.lax.rsqrt(jnp.where(enough, squared, 1.0)), 0.0)
-
-
-def _evaluate(field_apply, params, normals: bool, points, *variance):
-    """Density, feature and, on demand, normals by autodiff of the density, eq. (1)."""
-    if not normals:
-        return (*field_apply(params, points, *variance), None)
-
-    def total_density(points):
-        density, feature = field_apply(params, points, *variance)
-        return jnp.sum(density), (density, feature)
-
-    gradient, (density, feature) = jax.grad(total_density, has_aux=True)(points)
-    return density, feature, -_unit(gradient)
-
-
-def _shade(feature, points, normal, light: Light):
-    to_light = _unit(light.position - points)
+def _shade(
+    feature: Float[Array, "K C"],
+    points: Float[Array, "K 3"],
+    normal: Float[Array, "K 3"],
+    light: Light,
+) -> Float[Array, "K C"]:
+    to_light = unit(light.position - points)
     lambert = jnp.maximum(jnp.sum(normal * to_light, axis=-1), 0.0)
     texture = light.texture[:, None]
     albedo = texture * feature + (1.0 - texture)
@@ -130,65 +77,6 @@ def _shade(feature, points, normal, light: Light):
 def _binary_entropy(w):
     w = jnp.clip(w, 1e-5, 1.0 - 1e-5)
     return -w * jnp.log2(w) - (1.0 - w) * jnp.log2(1.0 - w)
-
-
-def _per_view(fn, key, *arrays):
-    """``fn(key, *arrays)`` on rays [R, ...]; with [V] keys, on the R / V rays of each view."""
-    if key is None or key.ndim == 0:
-        return fn(key, *arrays)
-    views = key.shape[0]
-    out = jax.vmap(fn)(key, *[a.reshape(views, -1, *a.shape[1:]) for a in arrays])
-    return out.reshape(-1, *out.shape[2:])
-
-
-def _split(key, count: int):
-    if key is None:
-        return [None] * count
-    if key.ndim == 0:
-        return list(jax.random.split(key, count))
-    return list(jax.vmap(lambda k: jax.random.split(k, count), out_axes=1)(key))
-
-
-class _Samples(NamedTuple):
-    """K evaluated samples of R x S."""
-
-    chosen: Compaction
-    ray: Int[Array, "K"]
-    points: Float[Array, "K 3"]
-    feature: Float[Array, "K C"]
-    normal: Float[Array, "K 3"] | None
-    distances: Float[Array, "R S"]
-    weights: Float[Array, "R S"]
-
-
-def _march(
-    field_apply, params, rays, key, edges, *, normals, occupancy, capacity, gaussians
-) -> _Samples:
-    """Evaluate the field on the samples that count, and weigh them."""
-    count, size = edges.shape[0], edges.shape[1] - 1
-    if key is None or gaussians:  # a Gaussian stands for its whole interval
-        distances = (edges[:, 1:] + edges[:, :-1]) / 2
-    else:
-        distances = _per_view(volume.stratified_distances, key, edges)
-    mask = edges[:, 1:] > edges[:, :-1]
-    if occupancy is not None:
-        along = distances[..., None] * rays.directions[:, None]
-        mask = mask & is_occupied(occupancy, rays.origins[:, None] + along)
-    chosen = every_sample(mask) if capacity is None else compact(mask, capacity)
-
-    ray = chosen.index // size
-    origins, directions = rays.origins[ray], rays.directions[ray]
-    pick = lambda x: x.reshape(-1)[chosen.index]  # noqa: E731
-    if gaussians:
-        start, end = pick(edges[:, :-1]), pick(edges[:, 1:])
-        inputs = frustum_gaussian(origins, directions, start, end, rays.pixel_radius[ray])
-    else:
-        inputs = (origins + pick(distances)[:, None] * directions,)
-    density, feature, normal = _evaluate(field_apply, params, normals, *inputs)
-    # What was dropped is made up for by what was kept: the optical depth is right on average.
-    density = jnp.minimum(density, volume.MAX_DENSITY) / (1.0 - chosen.dropped)
-    weights = volume.composite_weights(expand(chosen, density, count, size), edges)
-    return _Samples(chosen, ray, inputs[0], feature, normal, distances, weights)
 
 
 def render_rays(
@@ -212,34 +100,37 @@ def render_rays(
     [R, ...] in place of [B, H, W, ...].
     """
     count = rays.origins.shape[0]
-    keys = _split(key, 3)
-    options = {"occupancy": occupancy, "capacity": capacity, "gaussians": gaussians}
+    keys = split_keys(key, 3)
+    options: dict[str, Any] = {
+        "occupancy": occupancy,
+        "capacity": capacity,
+        "gaussians": gaussians,
+    }
     edges = volume.linear_edges(*intersect_ball(rays.origins, rays.directions, radius), samples)
     if importance:
         frozen = jax.lax.stop_gradient(params)
-        coarse = _march(field_apply, frozen, rays, keys[0], edges, normals=False, **options)
+        coarse = march(field_apply, frozen, rays, keys[0], edges, normals=False, **options)
         # The floor keeps some samples everywhere: what is never sampled can never grow.
-        edges = _per_view(
+        edges = per_view(
             lambda k, e, w: volume.sample_intervals(k, e, w, importance, padding=0.1 / samples),
             keys[1], edges, coarse.weights,
         )  # fmt: skip
-    shaded = rays.light is not None
-    normals = normals or shaded
-    found = _march(field_apply, params, rays, keys[2], edges, normals=normals, **options)
+    normals = normals or rays.light is not None
+    found = march(field_apply, params, rays, keys[2], edges, normals=normals, **options)
     chosen, ray = found.chosen, found.ray
 
     color = found.feature
-    if shaded:
+    if rays.light is not None and found.normal is not None:
         light = jax.tree.map(lambda leaf: leaf[ray], rays.light)
         color = _shade(color, found.points, found.normal, light)
-    weights = found.weights.reshape(-1)[chosen.index]
+    weights = found.weights.reshape(-1)[chosen.sample]
     weights = jnp.where(chosen.valid, weights, 0.0)[:, None]
-    columns = [weights * color]
-    if normals:
+    parts = [weights * color]
+    if found.normal is not None:
         facing = jnp.sum(found.normal * rays.directions[ray], axis=-1, keepdims=True)
         away = jax.lax.stop_gradient(weights) * jnp.maximum(facing, 0.0) ** 2
-        columns += [weights * found.normal, away]
-    columns = jnp.concatenate(columns, axis=-1)
+        parts += [weights * found.normal, away]
+    columns = jnp.concatenate(parts, axis=-1)
     if capacity is None:
         sums = jnp.sum(columns.reshape(count, -1, columns.shape[-1]), axis=1)
     else:
@@ -247,7 +138,9 @@ def render_rays(
 
     channels = color.shape[-1]
     opacity = jnp.sum(found.weights, axis=-1)
-    behind = rays.background if background is None else background(rays.directions)
+    behind = background(rays.directions) if background is not None else rays.background
+    if behind is None:
+        raise ValueError("rays without a background colour need a background function")
     distance = jnp.sum(found.weights * found.distances, axis=-1) / jnp.maximum(opacity, 1e-4)
     return Rendering(
         rgb=sums[:, :channels] + (1.0 - opacity)[:, None] * behind,
@@ -337,7 +230,7 @@ def render(
     if samples < 1 or (chunk is not None and chunk < 1):
         raise ValueError(f"samples and chunk must be at least 1, got {samples} and {chunk}")
     network = background if callable(background) else None
-    rays = ray_batch(camera, None if network else background, light)
+    rays = ray_batch(camera, None if callable(background) else background, light)
     views = camera.camera_to_world.shape[0]
     shape = (views, camera.height, camera.width)
 
