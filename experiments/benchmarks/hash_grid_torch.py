@@ -26,10 +26,10 @@ class HashGridField(torch.nn.Module):
         self.sizes = level_sizes(sizes.levels, sizes.coarsest, sizes.finest)
         self.radius = sizes.radius
         self.blob = (sizes.blob_scale, sizes.blob_radius)
-        grid = params["grid"]
+        slots = [min(size**3, sizes.table_size) for size in self.sizes]
+        levels = np.split(np.asarray(params["grid"]["table"]), np.cumsum(slots)[:-1], axis=1)
         self.tables = torch.nn.ParameterList(
-            torch.nn.Parameter(torch.tensor(np.asarray(grid[f"level_{i}"]).T.copy()))
-            for i in range(sizes.levels)
+            torch.nn.Parameter(torch.tensor(level.T.copy())) for level in levels
         )
         self.layers = torch.nn.ParameterDict(
             {
@@ -39,7 +39,7 @@ class HashGridField(torch.nn.Module):
         )
 
     def encode(self, points: torch.Tensor) -> torch.Tensor:
-        """Features [N, levels * F], coarse levels first."""
+        """Features [N, F * levels]: all levels of feature 0, coarse first, then of feature 1."""
         unit = points / (2.0 * self.radius) + 0.5
         encoded = []
         for size, table in zip(self.sizes, self.tables, strict=True):
@@ -54,7 +54,7 @@ class HashGridField(torch.nn.Module):
                 index = (mixed[0] ^ mixed[1] ^ mixed[2]) % len(table)
             weight = torch.where(_CORNERS.bool(), fraction, 1.0 - fraction).prod(dim=-1)
             encoded.append((weight[..., None] * table[index]).sum(dim=1))
-        return torch.cat(encoded, dim=-1)
+        return torch.stack(encoded, dim=-1).flatten(1)
 
     def forward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Density [N] and feature [N, 3]."""
