@@ -207,13 +207,13 @@ class VoxelField(nn.Module):
         scale = jnp.exp(self.param("log_scale", nn.initializers.zeros, ()))
         table = jnp.concatenate([scale * density, feature])
         unit_points = points / (2.0 * self.radius) + 0.5
-        raw, *rest = interpolate(table, unit_points, self.size, self.smooth)
-        sigma = self.density_activation(raw + self.bias + self.blob(points))
+        values = interpolate(table, unit_points, self.size, self.smooth)
+        sigma = self.density_activation(values[0] + self.bias + self.blob(points))
         outside = jnp.any(jnp.abs(points) > self.radius, axis=-1)
         sigma = jnp.where(outside, 0.0, sigma)
         if self.ball is not None:
             sigma = in_ball(sigma, points, self.ball)
-        return sigma, self.feature_activation(jnp.stack(rest, axis=-1))
+        return sigma, self.feature_activation(values[1:].T)
 
 
 class Background(nn.Module):
