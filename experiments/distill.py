@@ -140,7 +140,7 @@ def distill(config: Any, prompt: str, run: RunFolder, tools: Tools) -> dict[str,
     checkpointer = Checkpointer(run.checkpoints)
     if checkpointer.latest_step() is not None:
         state = checkpointer.restore(state)
-        logging.info("resumed at step %d", int(state.step))
+        print(f"resumed at step {int(state.step)}", flush=True)
 
     started, first, collapsed = time.monotonic(), int(state.step), 0
     with MetricLog(
@@ -171,7 +171,7 @@ def distill(config: Any, prompt: str, run: RunFolder, tools: Tools) -> dict[str,
                 checkpointer.save(step + 1, state)
         seconds = log.seconds
     checkpointer.close()
-    logging.info("%d steps in %.0f s", config.steps - first, time.monotonic() - started)
+    print(f"{config.steps - first} steps in {time.monotonic() - started:.0f} s", flush=True)
     return object_report.write_report(config, prompt, field, state, pictures, run.path, seconds)
 
 
@@ -179,6 +179,7 @@ def main(argv: list[str]) -> None:
     """Check the flags, open the run, distil."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     config, prompt = FLAGS.config, FLAGS.prompt
     check_config(config, prompt)
     # The model first: one that cannot be loaded must not leave a run behind.

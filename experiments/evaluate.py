@@ -18,7 +18,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import distill, object_report, paint
@@ -285,6 +285,7 @@ def main(argv: list[str]) -> None:
     """Check the flags, run a suite."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     out, config = Path(FLAGS.out), FLAGS.config
     if FLAGS.suite == "generate":
         settings = {

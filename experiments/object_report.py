@@ -4,6 +4,7 @@ Where the prompt names a solid of the world, the object is measured against the 
 """
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def measure_object(
         "iou": volume.iou,
         "yaw_degrees": float(np.degrees(volume.yaw)),
         "silhouette_iou": silhouette,
-        "depth_error": depth,
+        "depth_error": None if math.isnan(depth) else depth,  # JSON has no NaN
     }
     if (Path(config.model) / "judge").is_dir():
         rank, first = judge_rank(Path(config.model), np.clip(rendering.rgb, 0, 1), kind, colour)
