@@ -47,6 +47,8 @@ class CameraDistribution:
             ("distance", 0.0, float("inf")),
             ("focal", 0.0, float("inf")),
         ):
+            if len(getattr(self, name)) != 2:
+                raise ValueError(f"{name} must be (low, high), got {getattr(self, name)}")
             low, high = getattr(self, name)
             if not (least <= low <= high <= most):
                 raise ValueError(

@@ -33,7 +33,7 @@ TINY = {
 }
 
 
-def tiny_flags(model: Path, **changes: object) -> list[str]:
+def tiny_flags(model: Path, /, **changes: object) -> list[str]:
     """The flags of TINY with a model and other changes; "field__levels" is "field.levels"."""
     fields = {"model": model, **TINY}
     fields |= {name.replace("__", "."): value for name, value in changes.items()}
