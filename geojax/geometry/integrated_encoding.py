@@ -29,11 +29,11 @@ def conical_frustum(
     """
     centre = (t_start + t_end) / 2
     half = (t_end - t_start) / 2
-    # Only at t_start = t_end = 0 is D zero; there every moment is zero.
-    scale = jnp.maximum(3 * centre**2 + half**2, 1e-12)
-    t_mean = centre + 2 * centre * half**2 / scale
-    t_var = half**2 / 3 - (4 / 15) * half**4 * (12 * centre**2 - half**2) / scale**2
-    r_var = radius**2 * (centre**2 / 4 + (5 / 12) * half**2 - (4 / 15) * half**4 / scale)
+    # h^2 / D, at most 1. D is zero only at t_start = t_end = 0, where every moment is zero.
+    ratio = half**2 / jnp.maximum(3 * centre**2 + half**2, 1e-12)
+    t_mean = centre + 2 * centre * ratio
+    t_var = half**2 / 3 - (4 / 15) * ratio**2 * (12 * centre**2 - half**2)
+    r_var = radius**2 * (centre**2 / 4 + (5 / 12) * half**2 - (4 / 15) * half**2 * ratio)
     return t_mean, t_var, r_var
 
 

@@ -126,16 +126,17 @@ def sample_intervals(
     """
     if count < 2:
         raise ValueError(f"sample_intervals needs count >= 2, got {count}")
+    edges = jax.lax.stop_gradient(edges)
     centres = sample_pdf(key, edges, weights, count, padding)
     middle = (centres[..., 1:] + centres[..., :-1]) / 2
     first = 2 * centres[..., :1] - middle[..., :1]
     last = 2 * centres[..., -1:] - middle[..., -1:]
     new = jnp.concatenate([first, middle, last], axis=-1)
-    return jnp.clip(new, jax.lax.stop_gradient(edges[..., :1]), edges[..., -1:])
+    return jnp.clip(new, edges[..., :1], edges[..., -1:])
 
 
 def dilate_weights(
-    edges: Float[Array, "... S1"], weights: Float[Array, "... S"], dilation: float
+    edges: Float[Array, "... S1"], weights: Float[Array, "... S"], dilation: float | Float[Array, ""]
 ) -> tuple[Float[Array, "... M1"], Float[Array, "... M"]]:
     """Widen a histogram: its density becomes the maximum over +-dilation (mip-NeRF 360).
 

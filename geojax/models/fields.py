@@ -42,7 +42,8 @@ def as_field(module: nn.Module) -> Field:
     """The pure functions of a field or background module; params without the Linen wrapping."""
 
     def init(key: Key[Array, ""]) -> PyTree:
-        return module.init(key, jnp.ones((1, 3)))["params"]
+        # Under jit the network's own arithmetic, which parameters do not need, is left out.
+        return jax.jit(module.init)(key, jnp.ones((1, 3)))["params"]
 
     def apply(params: PyTree, *inputs: Array) -> PyTree:
         return module.apply({"params": params}, *inputs)
