@@ -136,7 +136,9 @@ def sample_intervals(
 
 
 def dilate_weights(
-    edges: Float[Array, "... S1"], weights: Float[Array, "... S"], dilation: float | Float[Array, ""]
+    edges: Float[Array, "... S1"],
+    weights: Float[Array, "... S"],
+    dilation: float | Float[Array, ""],
 ) -> tuple[Float[Array, "... M1"], Float[Array, "... M"]]:
     """Widen a histogram: its density becomes the maximum over +-dilation (mip-NeRF 360).
 
