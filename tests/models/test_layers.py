@@ -88,7 +88,10 @@ def test_group_norm_has_each_groups_moments(rng, mean):
     centred = groups - groups.mean((1, 3), keepdims=True)
     normed = centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + 1e-2)
     # A variance as E[x^2] - E[x]^2 would be off by 1e-2 at this mean.
-    np.testing.assert_allclose(found, normed.reshape(x.shape) * scale + 1.0, atol=3e-4)
+    expected = normed.reshape(x.shape) * scale + 1.0
+    np.testing.assert_allclose(found, expected, atol=3e-4)
+    activated = GroupNorm(3, 1e-2, silu=True).apply(params, jnp.asarray(x))
+    np.testing.assert_allclose(activated, expected / (1.0 + np.exp(-expected)), atol=3e-4)
 
 
 def test_norms_of_half_precision_take_moments_in_single(rng):
