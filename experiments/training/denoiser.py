@@ -1,0 +1,181 @@
+"""Stage 3: the denoiser with its text encoder, end to end, on latents made once."""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from transformers import CLIPTokenizer
+
+from experiments.training.family_configs import text_config, unet_config
+from experiments.training.loop import train
+from geojax.diffusion.guidance import guided
+from geojax.diffusion.parameterization import eps_from_v
+from geojax.diffusion.samplers import sample_ddim
+from geojax.diffusion.schedule import scaled_linear
+from geojax.io.atomic import replacing
+from geojax.io.media import grid
+from geojax.methods import latent_diffusion_training as training
+from geojax.models.clip import CLIPText, CLIPTextConfig
+from geojax.models.unet import UNet, UNetConfig
+from geojax.models.vae import VAE, VAEConfig
+from geojax.weights.folder import load_component, save_component
+from geojax.weights.pipeline_folder import STABLE_DIFFUSION_SCHEDULER, write_pipeline_files
+from geojax.worlds import captions, pictures, solids, vocabulary
+
+
+def encoded_pictures(
+    config: Any, pool: pictures.Pool, file: Path, encode: Callable[[np.ndarray], jax.Array]
+) -> tuple[np.ndarray, pictures.Batch]:
+    """Latents of `config.unet.latents` drawn pictures and their labels, kept in a file."""
+    if file.exists():
+        with np.load(file) as stored:
+            fields = dict(stored)
+        return fields.pop("latent"), pictures.Batch(**fields)
+    rng = np.random.default_rng((config.seed, 2))
+    drawn, latents = [], []
+    for _ in range(config.unet.latents // 64):
+        batch = pictures.draw(rng, pool, 64)
+        latents.append(np.asarray(encode(batch.image)))
+        drawn.append(batch._replace(image=np.zeros((64, 0))))
+    latent = np.concatenate(latents)
+    labels = pictures.Batch(*(np.concatenate(leaves) for leaves in zip(*drawn, strict=True)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as unfinished:
+        np.savez(unfinished, latent=latent, **labels._asdict())
+    return latent, labels
+
+
+def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
+    """Stage 3: denoiser and text encoder, end to end, on latents made once."""
+    family, settings = out / "family", config.unet
+    stored = json.loads((family / "vae" / "config.json").read_text())
+    vae = VAE(VAEConfig.from_dict(stored))
+    vae_params = load_component(family / "vae", vae)
+    encode = jax.jit(
+        lambda p, x: (
+            vae.apply({"params": p}, 2.0 * x - 1.0, method="encode")[0] * stored["scaling_factor"]
+        )
+    )
+    decode = jax.jit(
+        lambda p, z: vae.apply({"params": p}, z / stored["scaling_factor"], method="decode")
+    )
+    latent, labels = encoded_pictures(
+        config, pool, out / "unet" / "latents.npz", functools.partial(encode, vae_params)
+    )
+    logging.info("latents: %s, standard deviation %.3f", latent.shape, latent.std())
+
+    size = vocabulary.write_tokenizer(family / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(str(family / "tokenizer"))
+
+    def tokenise(texts: list[str]) -> np.ndarray:
+        ids = tokenizer(
+            texts, padding="max_length", max_length=vocabulary.MAX_TOKENS, truncation=True
+        )
+        return np.asarray(ids["input_ids"], np.int32)
+
+    unet = UNet(UNetConfig.from_dict(unet_config(config)))
+    text = CLIPText(CLIPTextConfig.from_dict(text_config(config, size)))
+    schedule = scaled_linear()
+    ids = jnp.zeros((1, vocabulary.MAX_TOKENS), jnp.int32)
+    context = jnp.zeros((1, vocabulary.MAX_TOKENS, settings.text_width))
+    params = {
+        "unet": unet.init(
+            jax.random.key(config.seed + 3),
+            jnp.zeros((1, *latent.shape[1:])),
+            jnp.zeros(1, jnp.int32),
+            context,
+        )["params"],
+        "text_encoder": text.init(jax.random.key(config.seed + 4), ids)["params"],
+    }
+    # Warm-up, stable, cool-down: the stable part can be lengthened without starting again.
+    cooldown, warmup = int(settings.steps * settings.cooldown), min(200, settings.steps // 4)
+    rate = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, settings.learning_rate, warmup),
+            optax.constant_schedule(settings.learning_rate),
+            optax.linear_schedule(settings.learning_rate, 1e-5, cooldown),
+        ],
+        [warmup, settings.steps - cooldown],
+    )
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=1e-3)
+    )
+    step = training.denoiser_step(unet, text, schedule, optimiser, decay=settings.ema)
+    half = settings.batch // 2
+
+    def batches(start: int) -> Iterator[tuple[np.ndarray, training.Captions]]:
+        for i in itertools.count(start):
+            rng = np.random.default_rng((config.seed, 3, i))
+            index = rng.integers(len(latent), size=settings.batch)
+            batch = pictures.Batch(*(leaf[index] for leaf in labels))
+            between = [pictures.between_captions(rng, batch, k) for k in range(half)]
+            loose = [pictures.loose_caption(rng, batch, k) for k in range(half, 2 * half)]
+            nodes = tokenise([c for texts, _ in between for c in texts])
+            yield (
+                latent[index],
+                training.Captions(
+                    between=jnp.asarray(nodes.reshape(half, 4, -1)),
+                    weights=jnp.asarray([w for _, w in between], jnp.float32),
+                    loose=jnp.asarray(tokenise(loose)),
+                ),
+            )
+
+    pairs = sorted(solids.HELD_OUT)[::2][:12]
+    views = [
+        captions.view_suffix(a, e) for a, e in ((0, 1), (1, 0), (2, 1), (4, 1), (6, 1), (3, 2))
+    ]
+    shown = tokenise([captions.subject(c, k) + view for view in views for k, c in pairs])
+    empty = tokenise([""])
+
+    @jax.jit
+    def draw(params: Any, vae_params: Any, key: jax.Array) -> jax.Array:
+        encoded = text.apply({"params": params["text_encoder"]}, jnp.concatenate([empty, shown]))
+        uncond = jnp.broadcast_to(encoded[:1], encoded[1:].shape)
+        both = jnp.concatenate([uncond, encoded[1:]])
+
+        def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
+            z2, t2 = jnp.concatenate([z, z]), jnp.concatenate([t, t])
+            v = unet.apply({"params": params["unet"]}, z2, t2, both)
+            eps_u, eps_c = jnp.split(eps_from_v(schedule, z2, v, t2), 2)
+            return guided(eps_u, eps_c, 3.0)
+
+        noise = jax.random.normal(key, (len(shown), *latent.shape[1:]))
+        return decode(vae_params, sample_ddim(denoise, schedule, noise, 20))
+
+    def preview(state: training.TrainState) -> np.ndarray:
+        x = (np.asarray(draw(state.average, vae_params, jax.random.key(0))) + 1.0) / 2.0
+        return grid(np.clip(x, 0.0, 1.0).reshape(len(views), len(pairs), *x.shape[1:]))
+
+    state = training.init_state(jax.random.key(config.seed + 5), params, optimiser)
+    state = train(
+        "unet",
+        state,
+        step,
+        batches,
+        settings.steps,
+        out / "unet",
+        config.checkpoint_seconds,
+        preview,
+    )
+    write_denoiser(config, state.average, size, out)
+
+
+def write_denoiser(config: Any, params: Any, vocabulary_size: int, out: Path) -> None:
+    """Write denoiser, text encoder and scheduler into the family's folder."""
+    family = out / "family"
+    parts = {
+        "unet": unet_config(config),
+        "text_encoder": text_config(config, vocabulary_size),
+    }
+    for name, fields in parts.items():
+        save_component(family / name, params[name], fields, dtype=jnp.float16, overwrite=True)
+    scheduler = {**STABLE_DIFFUSION_SCHEDULER, "prediction_type": "v_prediction"}
+    write_pipeline_files(family, scheduler)
