@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.vae.channels = (32, 64, 64)
     config.vae.latent_channels = 4
     config.vae.batch = 16
-    config.vae.steps = 2000
+    config.vae.steps = 3200
     config.vae.learning_rate = 1e-3
     config.vae.kl_weight = 1e-4
 
@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.unet.text_layers = 2
     config.unet.latents = 36_864
     config.unet.batch = 32
-    config.unet.steps = 9000
+    config.unet.steps = 8400
     config.unet.learning_rate = 6e-4
     config.unet.cooldown = 0.25
     config.unet.ema = 0.998

@@ -24,7 +24,7 @@ from geojax.models.judge import Judge, JudgeConfig, joint_log_probability
 from geojax.weights.folder import load_component, load_config
 from geojax.worlds import captions, measure, solids
 
-_DISTANCE, _FOCAL = 1.45, 1.05  # the middle of the world's cameras
+_DISTANCE, _FOCAL = 1.45, 1.26  # the middle of the world's cameras
 _TURNTABLE_FRAMES = 48
 _BACKGROUND = 0.85
 

@@ -73,15 +73,15 @@ def carve(mask: Bool[np.ndarray, "V H W"], camera: Camera, points: np.ndarray) -
 
 def hull_views(size: int = 96) -> ViewSample:
     """The views that carve: three orbits of twelve, and one from overhead."""
-    rings = [orbit(12, math.radians(e), 1.5, 1.05, size, size) for e in (-8.0, 20.0, 50.0)]
-    rings.append(orbit(1, math.radians(89.0), 1.5, 1.05, size, size))
+    rings = [orbit(12, math.radians(e), 1.45, 1.26, size, size) for e in (-8.0, 20.0, 50.0)]
+    rings.append(orbit(1, math.radians(89.0), 1.45, 1.26, size, size))
     return _join(rings)
 
 
 def test_views(size: int = 64) -> ViewSample:
     """24 views for silhouettes and depth, between those that prompts and hulls use."""
     rings = [
-        orbit(8, math.radians(e), 1.5, 1.05, size, size, azimuth0=math.radians(a))
+        orbit(8, math.radians(e), 1.45, 1.26, size, size, azimuth0=math.radians(a))
         for e, a in ((5.0, 10.0), (35.0, 25.0), (65.0, 40.0))
     ]
     return _join(rings)

@@ -15,7 +15,7 @@ from geojax.worlds.render import render_layers
 VIEWS = CameraDistribution(
     elevation=(-10.0, 90.0),
     distance=(1.42, 1.48),
-    focal=(1.03, 1.07),
+    focal=(1.24, 1.28),
     position_jitter=0.01,
     target_std=0.01,
     up_std=0.01,
