@@ -77,6 +77,26 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], limit: int) -> To
     return Tokens(np.asarray(ids["input_ids"], np.int32), cut)
 
 
+def check_vocabulary(tokenizer: CLIPTokenizer, vocab_size: int) -> None:
+    """Raise ValueError where the tokenizer has more tokens than are embedded."""
+    size = max(tokenizer.get_vocab().values()) + 1
+    if size > vocab_size:
+        # JAX would clamp the index and embed another word.
+        raise ValueError(f"the tokenizer has {size} tokens, the text encoder embeds {vocab_size}")
+
+
+def warn_where_cut(prompts: Sequence[str], tokens: Tokens) -> None:
+    """Log the very text that did not fit."""
+    for prompt, cut in zip(prompts, tokens.cut, strict=True):
+        if cut:
+            logging.warning(
+                "prompt over the limit of %d tokens: %r was cut from %r",
+                tokens.ids.shape[1],
+                cut,
+                prompt,
+            )
+
+
 class TextCondition:
     """`embed` of a prior: prompts -> y [B, L, D], float32.
 
@@ -85,15 +105,9 @@ class TextCondition:
     """
 
     def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPText, params: Any):
-        config = text_encoder.config
-        size = max(tokenizer.get_vocab().values()) + 1
-        if size > config.vocab_size:
-            # JAX would clamp the index and embed another word.
-            raise ValueError(
-                f"the tokenizer has {size} tokens, the text encoder embeds {config.vocab_size}"
-            )
+        check_vocabulary(tokenizer, text_encoder.config.vocab_size)
         self.tokenizer = tokenizer
-        self.limit = config.max_position_embeddings
+        self.limit = text_encoder.config.max_position_embeddings
         self.params = params
         self._encode = jax.jit(lambda p, ids: text_encoder.apply({"params": p}, ids))
 
@@ -108,12 +122,5 @@ class TextCondition:
           ValueError: see `tokenize`.
         """
         tokens = self.tokenize(prompts)
-        for prompt, cut in zip(prompts, tokens.cut, strict=True):
-            if cut:
-                logging.warning(
-                    "prompt over the limit of %d tokens: %r was cut from %r",
-                    self.limit,
-                    cut,
-                    prompt,
-                )
+        warn_where_cut(prompts, tokens)
         return self._encode(self.params, jnp.asarray(tokens.ids))

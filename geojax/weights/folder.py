@@ -4,7 +4,8 @@ Loading is strict: the tree that the network's `init` would make says which keys
 in which shape, and every missing, unused and mis-shaped one is named in a single error before any
 data is read. Tensors are then read one at a time, so the peak is the tree plus one tensor.
 
-Saving is the inverse, bit for bit; what it writes loads in PyTorch diffusers and transformers.
+Saving is the inverse, bit for bit; what it writes loads in PyTorch diffusers and transformers. It
+writes digests beside the weights, and the loader compares where they are.
 """
 
 import json
@@ -18,6 +19,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from geojax.weights import key_tables
+from geojax.weights.digests import Verifier, save_digests, tensor_digest
 from geojax.weights.new_folder import new_folder
 from geojax.weights.safetensors_io import (
     FLOATS,
@@ -163,8 +165,8 @@ def load_component(
 
     Raises:
       FileNotFoundError: folder, config.json, weights or a shard absent; says what is there.
-      ValueError: another class; pickles; a damaged file; a number that overflows `dtype`; or
-        tensors that do not fit, all of them named.
+      ValueError: another class; pickles; a damaged file; a number that overflows `dtype`; tensors
+        that do not fit, or that differ from their digests, all of them named.
     """
     if hasattr(expected, "init"):
         kind = key_tables.KINDS.get(type(expected).__name__)
@@ -184,11 +186,14 @@ def load_component(
     found = _match(file, class_name or "", entries, shapes)
     key_of = {file_key: key for key, file_key in found.items()}
     values: dict[tuple[str, ...], jax.Array] = {}
+    verifier = Verifier(file.parent)
     for file_key, tensor in read_tensors(entries, key_of):
+        verifier.check(entries[file_key].file, file_key, tensor)
         key = key_of[file_key]
         where = paths[key]
         tensor = _cast(f"{file}: {file_key}", tensor.reshape(shapes[key]), dtype)
         values[where] = jnp.asarray(key_tables.from_file(where, tensor))
+    verifier.finish()
     treedef = jax.tree_util.tree_structure(expected)
     return jax.tree_util.tree_unflatten(treedef, [values[p] for p in leaves])
 
@@ -203,7 +208,7 @@ def save_component(
     max_shard_bytes: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write config.json and safetensors: whole or not at all.
+    """Write config.json, safetensors and their digests: whole or not at all.
 
     Args:
       path: the component's folder.
@@ -220,11 +225,28 @@ def save_component(
       FileExistsError: the folder exists and differs.
       OSError: the disk is full or cannot be written; nothing is left behind.
     """
+    with new_folder(Path(path), overwrite) as folder:
+        write_component(folder, params, config, class_name, dtype, max_shard_bytes)
+
+
+def write_component(
+    folder: Path,
+    params: Params,
+    config: Mapping[str, Any],
+    class_name: str | None = None,
+    dtype: DTypeLike = jnp.float32,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """`save_component` into a folder that exists, for a writer that adds files of its own.
+
+    Raises:
+      ValueError, OSError: as `save_component`.
+    """
     config = dict(config)
     named = config_class(config)
     class_name = class_name or named
     if class_name is None or named not in (None, class_name):
-        raise ValueError(f"{path}: class_name={class_name!r}, the config's class is {named!r}")
+        raise ValueError(f"component of class_name={class_name!r}, the config's class is {named!r}")
     if "architectures" in config or "model_type" in config:
         stem, config["architectures"] = "model", [class_name]
     else:
@@ -234,7 +256,10 @@ def save_component(
         key: key_tables.to_file(where, _cast(key, np.asarray(leaves[where]), dtype))
         for key, where in sorted(_keys(list(leaves)).items())
     }
-    with new_folder(Path(path), overwrite) as folder:
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (folder / "config.json").write_text(text)
-        write_tensors(folder, stem, tensors, max_shard_bytes)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text)
+    digests: dict[str, dict[str, str]] = {}
+    for key, name in write_tensors(folder, stem, tensors, max_shard_bytes).items():
+        # Of the tensors in memory: what the disk gives back is compared with these.
+        digests.setdefault(name, {})[key] = tensor_digest(tensors[key])
+    save_digests(folder, digests)

@@ -17,6 +17,8 @@ from huggingface_hub.errors import (
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+# A repository that is one component, as CLIP's: beside its weights lie copies for other libraries.
+ROOT = ("model", "diffusion_pytorch_model")
 
 
 def resolve_folder(
@@ -34,7 +36,7 @@ def resolve_folder(
       revision: of the hub repository: a branch, tag or, to be reproducible, a commit.
       variant: fetch `*.fp16.safetensors` ("fp16") in place of the plain weights.
       local_files_only: take the hub's files from the cache without asking the network.
-      components: sub-folders to fetch.
+      components: sub-folders to fetch; "." is a component in the repository's own folder.
 
     Raises:
       FileNotFoundError: neither a folder nor a hub id; an unknown repository or revision; or not in
@@ -50,8 +52,12 @@ def resolve_folder(
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"{name} is neither a folder nor a hub id of the form owner/name")
     weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
-    patterns = ("*.json", "*.txt", weights)
-    allow = ["model_index.json", *(f"{c}/{pattern}" for c in components for pattern in patterns)]
+    allow = ["model_index.json"]
+    for component in components:
+        if component == ".":
+            allow += ["*.json", "*.txt", *(stem + weights for stem in ROOT)]
+        else:
+            allow += [f"{component}/{pattern}" for pattern in ("*.json", "*.txt", weights)]
     ignore = [] if variant else ["*.fp16*", "*.non_ema*"]
     at = f" at revision {revision}" if revision else ""
     try:

@@ -70,7 +70,7 @@ VAE_MODERN = re.compile(
     r"(?:en|de)coder\.mid_block\.attentions\.0\.(?:to_q|to_k|to_v|to_out\.0)\.weight"
 )
 VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-POSITION_IDS = ("embeddings.position_ids", "text_model.embeddings.position_ids")
+POSITION_IDS = re.compile(r"(?:(?:text|vision)_model\.)?embeddings\.position_ids")
 
 
 def current_key(class_name: str, key: str) -> str | None:
@@ -81,9 +81,9 @@ def current_key(class_name: str, key: str) -> str | None:
     """
     if class_name == "AutoencoderKL" and (match := VAE_LEGACY.fullmatch(key)):
         return f"{match[1]}.{VAE_NAMES[match[2]]}.{match[3]}"
+    if class_name in ("CLIPModel", "CLIPTextModel") and POSITION_IDS.fullmatch(key):
+        return None
     if class_name == "CLIPTextModel":
-        if key in POSITION_IDS:
-            return None
         return key if key.startswith("text_model.") else f"text_model.{key}"
     return key
 
@@ -125,10 +125,16 @@ def _vae_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
     return (_float(1, side, side, config.in_channels),)
 
 
+def _clip_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+    vision = config.vision_config
+    return _int(1, 1), _float(1, vision.image_size, vision.image_size, vision.num_channels)
+
+
 # By the name of the Linen class: this floor does not import the networks.
 KINDS = {
     "UNet": Kind("UNet2DConditionModel", _unet_inputs),
     "VAE": Kind("AutoencoderKL", _vae_inputs),
     "CLIPText": Kind("CLIPTextModel", lambda config: (_int(1, 1),)),
+    "CLIP": Kind("CLIPModel", _clip_inputs),
     "Judge": Kind("Judge", lambda config: (_float(1, config.image_size, config.image_size, 3),)),
 }

@@ -165,10 +165,13 @@ def write_tensors(
     stem: str,
     tensors: Mapping[str, np.ndarray],
     max_shard_bytes: int | None = None,
-) -> None:
+) -> dict[str, str]:
     """Write `stem.safetensors`, or shards of at most `max_shard_bytes` with their index.
 
     A tensor larger than a shard gets one of its own.
+
+    Returns:
+      Key -> name of its file.
 
     Raises:
       OSError: the disk is full or cannot be written.
@@ -182,8 +185,9 @@ def write_tensors(
         shards[-1][key] = value
         size += value.nbytes
     if len(shards) == 1:
-        _write(folder / f"{stem}.safetensors", tensors)
-        return
+        name = f"{stem}.safetensors"
+        _write(folder / name, tensors)
+        return dict.fromkeys(tensors, name)
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         name = f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
@@ -193,3 +197,4 @@ def write_tensors(
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
     (folder / f"{stem}.safetensors.index.json").write_text(text)
+    return weight_map

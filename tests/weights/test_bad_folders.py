@@ -51,10 +51,12 @@ def test_a_pickle_beside_safetensors_is_ignored(folder):
 
 def test_what_is_absent_and_what_is_there_are_named(folder):
     (folder / FILE).rename(folder / "other.txt")
-    with pytest.raises(FileNotFoundError, match=rf"looked for {FILE}.*config\.json, other\.txt"):
+    with pytest.raises(FileNotFoundError, match=rf"looked for {FILE}.*config\.json, .*other\.txt"):
         load_component(folder, SHAPES)
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no config\.json in .*found other\.txt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no config\.json in .*found digests\.json, other\.txt"
+    ):
         load_component(folder, SHAPES)
     with pytest.raises(FileNotFoundError, match=r"unet is not a folder.*holds dense/"):
         load_component(folder.parent / "unet", SHAPES)
@@ -125,6 +127,7 @@ def test_components_of_transformers_are_called_as_there(tmp_path):
     save_component(tmp_path / "c", TREE, {"model_type": "clip_text_model"}, "CLIPTextModel")
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
         "config.json",
+        "digests.json",
         "model.safetensors",
     ]
     assert load_config(tmp_path / "c")["architectures"] == ["CLIPTextModel"]

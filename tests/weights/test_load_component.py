@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from geojax.models.clip import CLIPText
 from geojax.models.unet import UNet
 from geojax.models.vae import VAE
+from geojax.weights.digests import write_digests
 from geojax.weights.folder import abstract_params, load_component, load_config, save_component
 from tests.weights.tiny_family import TEXT, UNET, VAE_CONFIG, random_params
 
@@ -60,10 +61,11 @@ def assert_same(a, b):
 
 
 def edit(folder, name, change):
-    """Change the tensors of a component's file in place."""
+    """Change the tensors of a component's file in place, on purpose."""
     tensors = load_file(folder / FILES[name])
     change(tensors)
     save_file(tensors, folder / FILES[name], metadata={"format": "pt"})
+    (folder / "digests.json").unlink()
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -149,6 +151,7 @@ def test_half_precision_variants(save, load, params):
     assert_same(rounded, load(folder, "vae"))  # the only one there
     shapes_file = load_file(folder / "diffusion_pytorch_model.fp16.safetensors")
     save_file({k: np.zeros_like(v) for k, v in shapes_file.items()}, plain)
+    write_digests(folder)
     assert_same(jax.tree.map(np.zeros_like, rounded), load(folder, "vae"))
     assert_same(rounded, load(folder, "vae", variant="fp16"))
     with pytest.raises(FileNotFoundError, match=r"bf16\.safetensors"):
