@@ -9,7 +9,7 @@ writes digests beside the weights, and the loader compares where they are.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ def named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
     return {tuple(str(entry.key) for entry in path): leaf for path, leaf in leaves}
 
 
-def _keys(paths: list[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def keys_of(paths: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Key in the file -> path in the tree; ValueError where two paths share a key."""
     keys: dict[str, tuple[str, ...]] = {}
     for path in paths:
         key = key_tables.file_key(path)
@@ -97,6 +98,19 @@ def _keys(paths: list[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
             raise ValueError(f"{'/'.join(path)} and {'/'.join(keys[key])} share the key {key}")
         keys[key] = path
     return keys
+
+
+def refuse_misfits(
+    title: str, missing: Sequence[str], unused: Sequence[str], wrong: Sequence[str]
+) -> None:
+    """Raise one ValueError with every line of the three lists, where there is any."""
+    parts = [
+        f"{name} ({len(lines)}):\n  " + "\n  ".join(lines)
+        for name, lines in (("missing", missing), ("unused", unused), ("mis-shaped", wrong))
+        if lines
+    ]
+    if parts:
+        raise ValueError(title + "\n" + "\n".join(parts))
 
 
 def _match(
@@ -123,17 +137,12 @@ def _match(
     missing = [
         f"{key}: found nothing, expected {s}" for key, s in shapes.items() if key not in found
     ]
-    parts = [
-        f"{name} ({len(lines)}):\n  " + "\n  ".join(lines)
-        for name, lines in (("missing", missing), ("unused", unused), ("mis-shaped", wrong))
-        if lines
-    ]
-    if parts:
-        raise ValueError(f"{file} does not fit {class_name or 'the tree'}\n" + "\n".join(parts))
+    refuse_misfits(f"{file} does not fit {class_name or 'the tree'}", missing, unused, wrong)
     return found
 
 
-def _cast(name: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+def cast_checked(name: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """`value` in another type; ValueError where a finite number is none any more."""
     with np.errstate(over="ignore"):
         result = value.astype(dtype)
     if not np.all(np.isfinite(result)) and np.all(np.isfinite(value)):
@@ -180,7 +189,7 @@ def load_component(
         class_name = class_name or config_class(config)
         file = weight_file(file, variant)
     leaves = named_leaves(expected)
-    paths = _keys(list(leaves))
+    paths = keys_of(list(leaves))
     shapes = {k: key_tables.file_shape(p, tuple(leaves[p].shape)) for k, p in paths.items()}
     entries = read_entries(file)
     found = _match(file, class_name or "", entries, shapes)
@@ -191,7 +200,7 @@ def load_component(
         verifier.check(entries[file_key].file, file_key, tensor)
         key = key_of[file_key]
         where = paths[key]
-        tensor = _cast(f"{file}: {file_key}", tensor.reshape(shapes[key]), dtype)
+        tensor = cast_checked(f"{file}: {file_key}", tensor.reshape(shapes[key]), dtype)
         values[where] = jnp.asarray(key_tables.from_file(where, tensor))
     verifier.finish()
     treedef = jax.tree_util.tree_structure(expected)
@@ -253,8 +262,8 @@ def write_component(
         stem, config["_class_name"] = "diffusion_pytorch_model", class_name
     leaves = named_leaves(params)
     tensors = {
-        key: key_tables.to_file(where, _cast(key, np.asarray(leaves[where]), dtype))
-        for key, where in sorted(_keys(list(leaves)).items())
+        key: key_tables.to_file(where, cast_checked(key, np.asarray(leaves[where]), dtype))
+        for key, where in sorted(keys_of(list(leaves)).items())
     }
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text)
