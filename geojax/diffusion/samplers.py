@@ -22,19 +22,39 @@ of t = 0 (set_alpha_to_one False); the other samplers end at sigma = 0, the clea
 
 Each sampler takes `denoise(z, t) -> eps` with z [B, ...] and t [B] int32, closed over whatever it
 needs (parameters, prompts, guidance), and `start`, the index of the first step: 0 from pure noise,
-`start_index(steps, strength)` from a noised image (add noise at `time_steps(...)[start]`).
+`start_index(steps, strength)` from a noised image (`noised_start`). `constrain(z, alpha, s)`, where
+given, sees every sample after its step, noised to z = alpha x + s eps, and says what to go on with
+(inpainting puts what is known back); after the last step alpha = 1 and s = 0.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from geojax.diffusion.parameterization import add_noise
 from geojax.diffusion.schedule import Schedule
 
 Denoise = Callable[[Float[Array, "b *d"], Int[Array, "b"]], Float[Array, "b *d"]]
+Constrain = Callable[
+    [Float[Array, "b *d"], Float[Array, ""], Float[Array, ""]], Float[Array, "b *d"]
+]
+
+
+class Sampler(NamedTuple):
+    """A sampler as a method takes it: any of them in one form.
+
+    Attributes:
+        sample: (key, denoise, schedule, z, steps, start=0, constrain=None) -> sample; the key is
+            consumed by the stochastic ones and left alone by the others.
+        time_steps: (schedule, steps) -> its time steps, falling [steps].
+    """
+
+    sample: Callable[..., Float[Array, "b *d"]]
+    time_steps: Callable[[Schedule, int], np.ndarray]
 
 
 def time_steps(schedule: Schedule, steps: int) -> np.ndarray:
@@ -68,8 +88,39 @@ def start_index(steps: int, strength: float) -> int:
     return steps - run
 
 
+def noised_start(
+    sampler: Sampler,
+    schedule: Schedule,
+    x: Float[Array, "b *d"],
+    eps: Float[Array, "b *d"],
+    steps: int,
+    strength: float,
+) -> tuple[Float[Array, "b *d"], int]:
+    """Where image-to-image starts: x at the noise level of the first step, and that step's index.
+
+    Args:
+        sampler: whose time steps count.
+        schedule: noise schedule.
+        x: clean image or latent [B, ...].
+        eps: noise [B, ...].
+        steps: of the whole range.
+        strength: share of them that runs, in (0, 1].
+
+    Raises:
+        ValueError: as `start_index` and the sampler's `time_steps`.
+    """
+    start = start_index(steps, strength)
+    t = int(sampler.time_steps(schedule, steps)[start])
+    return add_noise(schedule, x, eps, jnp.full(x.shape[:1], t)), start
+
+
 def sample_ddim(
-    denoise: Denoise, schedule: Schedule, z: Float[Array, "b *d"], steps: int, start: int = 0
+    denoise: Denoise,
+    schedule: Schedule,
+    z: Float[Array, "b *d"],
+    steps: int,
+    start: int = 0,
+    constrain: Constrain | None = None,
 ) -> Float[Array, "b *d"]:
     """Deterministic DDIM, equation (1) with eta = 0.
 
@@ -79,11 +130,12 @@ def sample_ddim(
         z: [B, ...]; N(0, 1) for start = 0, else an image noised at time_steps(...)[start].
         steps: number of steps of the whole range.
         start: index of the first step, 0..steps - 1.
+        constrain: what to go on with after each step; see the head of this file.
 
     Returns:
         the sample [B, ...], at the noise level of t = 0.
     """
-    return _ddim(denoise, schedule, z, steps, start, 0.0, None)
+    return _ddim(denoise, schedule, z, steps, start, 0.0, None, constrain)
 
 
 def sample_ddim_stochastic(
@@ -94,16 +146,22 @@ def sample_ddim_stochastic(
     steps: int,
     eta: float = 1.0,
     start: int = 0,
+    constrain: Constrain | None = None,
 ) -> Float[Array, "b *d"]:
     """DDIM with noise, equation (1); eta = 1 is DDPM's ancestral sampling. `key` is consumed.
 
     The noise of step i is drawn from `fold_in(key, i)`. Other arguments as in `sample_ddim`.
     """
-    return _ddim(denoise, schedule, z, steps, start, eta, key)
+    return _ddim(denoise, schedule, z, steps, start, eta, key, constrain)
 
 
 def sample_euler(
-    denoise: Denoise, schedule: Schedule, z: Float[Array, "b *d"], steps: int, start: int = 0
+    denoise: Denoise,
+    schedule: Schedule,
+    z: Float[Array, "b *d"],
+    steps: int,
+    start: int = 0,
+    constrain: Constrain | None = None,
 ) -> Float[Array, "b *d"]:
     """Euler's method, equation (2). Arguments as in `sample_ddim`; returns the clean sample."""
     t, sigma, sigma_next = _sigmas(schedule, time_steps(schedule, steps)[start:])
@@ -111,7 +169,7 @@ def sample_euler(
     def step(y, at):
         t, sigma, sigma_next = at
         eps = _call(denoise, _to_z(y, sigma), t)
-        return y + (sigma_next - sigma) * eps, None
+        return _constrained(y + (sigma_next - sigma) * eps, sigma_next, constrain), None
 
     return jax.lax.scan(step, _to_y(z, sigma[0]), (t, sigma, sigma_next))[0]
 
@@ -123,6 +181,7 @@ def sample_euler_ancestral(
     z: Float[Array, "b *d"],
     steps: int,
     start: int = 0,
+    constrain: Constrain | None = None,
 ) -> Float[Array, "b *d"]:
     """Euler's method with fresh noise, equation (3). `key` is consumed.
 
@@ -134,17 +193,23 @@ def sample_euler_ancestral(
     down = jnp.sqrt(sigma_next**2 - up**2)
 
     def step(y, at):
-        i, t, sigma, down, up = at
+        i, t, sigma, sigma_next, down, up = at
         eps = _call(denoise, _to_z(y, sigma), t)
         noise = jax.random.normal(jax.random.fold_in(key, i), y.shape, y.dtype)
-        return y + (down - sigma) * eps + up * noise, None
+        y = y + (down - sigma) * eps + up * noise
+        return _constrained(y, sigma_next, constrain), None
 
     index = jnp.arange(start, steps)
-    return jax.lax.scan(step, _to_y(z, sigma[0]), (index, t, sigma, down, up))[0]
+    return jax.lax.scan(step, _to_y(z, sigma[0]), (index, t, sigma, sigma_next, down, up))[0]
 
 
 def sample_dpm_solver(
-    denoise: Denoise, schedule: Schedule, z: Float[Array, "b *d"], steps: int, start: int = 0
+    denoise: Denoise,
+    schedule: Schedule,
+    z: Float[Array, "b *d"],
+    steps: int,
+    start: int = 0,
+    constrain: Constrain | None = None,
 ) -> Float[Array, "b *d"]:
     """DPM-Solver++(2M), equation (4): second order, one prediction a step.
 
@@ -164,14 +229,26 @@ def sample_dpm_solver(
         estimate = denoised + extrapolate * (denoised - previous)
         # (4) divided by alpha', so that it reads in EDM's frame
         ratio = sigma_next / sigma
-        return (ratio * y + (1.0 - ratio) * estimate, denoised), None
+        y = _constrained(ratio * y + (1.0 - ratio) * estimate, sigma_next, constrain)
+        return (y, denoised), None
 
     y = _to_y(z, sigma[0])
     (y, _), _ = jax.lax.scan(step, (y, jnp.zeros_like(y)), (t, sigma, sigma_next, extrapolate))
     return y
 
 
-def _ddim(denoise, schedule, z, steps, start, eta, key):
+def _keyless(sample: Callable[..., Float[Array, "b *d"]]) -> Callable[..., Float[Array, "b *d"]]:
+    """A deterministic sampler in the form of the others."""
+    return lambda key, *rest, **options: sample(*rest, **options)
+
+
+DDIM = Sampler(_keyless(sample_ddim), time_steps)
+EULER = Sampler(_keyless(sample_euler), time_steps)
+EULER_ANCESTRAL = Sampler(sample_euler_ancestral, time_steps)
+DPM_SOLVER = Sampler(_keyless(sample_dpm_solver), dpm_time_steps)
+
+
+def _ddim(denoise, schedule, z, steps, start, eta, key, constrain):
     t_all = time_steps(schedule, steps)[start:]
     t = jnp.asarray(t_all)
     # Past the last step diffusers asks for abar at t - T // steps < 0 and gets abar_0.
@@ -184,17 +261,19 @@ def _ddim(denoise, schedule, z, steps, start, eta, key):
     )
     c = eta * (s_next / s) * jnp.sqrt(1.0 - (alpha / alpha_next) ** 2)
     direction = jnp.sqrt(s_next**2 - c**2)
+    # What a constraint is told: the level of the next step, and at the end none.
+    level = jnp.append(alpha[1:], 1.0), jnp.append(s[1:], 0.0)
 
     def step(z, at):
-        i, t, alpha, s, alpha_next, direction, c = at
+        i, t, alpha, s, alpha_next, direction, c, level = at
         eps = _call(denoise, z, t)
         z_next = alpha_next * (z - s * eps) / alpha + direction * eps
         if key is not None:
             z_next += c * jax.random.normal(jax.random.fold_in(key, i), z.shape, z.dtype)
-        return z_next, None
+        return (z_next if constrain is None else constrain(z_next, *level)), None
 
     index = jnp.arange(start, steps)
-    return jax.lax.scan(step, z, (index, t, alpha, s, alpha_next, direction, c))[0]
+    return jax.lax.scan(step, z, (index, t, alpha, s, alpha_next, direction, c, level))[0]
 
 
 def _leading(schedule: Schedule, steps: int, parts: int) -> np.ndarray:
@@ -217,6 +296,14 @@ def _to_y(z, sigma):
 
 def _to_z(y, sigma):
     return y / jnp.sqrt(1.0 + sigma**2)
+
+
+def _constrained(y, sigma, constrain):
+    """y after a step to sigma, constrained in the frame of `Schedule`."""
+    if constrain is None:
+        return y
+    alpha = 1.0 / jnp.sqrt(1.0 + sigma**2)
+    return _to_y(constrain(_to_z(y, sigma), alpha, sigma * alpha), sigma)
 
 
 def _call(denoise: Denoise, z: Float[Array, "b *d"], t: Int[Array, ""]) -> Float[Array, "b *d"]:

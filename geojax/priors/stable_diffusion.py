@@ -10,7 +10,7 @@ the mean of the posterior, not a sample: its variance is small, and a gradient i
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -21,7 +21,16 @@ from geojax.diffusion.schedule import Schedule, from_config
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.unet import UNet, UNetConfig
 from geojax.models.vae import VAE, VAEConfig
-from geojax.priors.prior import Codec, Condition, Denoise, Image, Latent, Prior, pixel_prior
+from geojax.priors.prior import (
+    Codec,
+    Condition,
+    Denoise,
+    Image,
+    Latent,
+    Prior,
+    pixel_decode,
+    pixel_encode,
+)
 from geojax.priors.text_condition import TextCondition, load_tokenizer
 from geojax.weights.folder import load_component, load_config
 from geojax.weights.hub import resolve_folder
@@ -30,6 +39,33 @@ from geojax.weights.safetensors_io import listing, read_json
 
 REQUIRED = ("unet", "text_encoder", "tokenizer", "scheduler")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+# What a UNet is shown beside the noisy latent, as its number of channels tells.
+TEXT_TO_IMAGE = "a text-to-image model"
+INPAINTING = "an inpainting model"
+DEPTH = "a depth model"
+
+
+class Parts(NamedTuple):
+    """A folder of Stable Diffusion's layout, loaded and found to fit together.
+
+    Attributes:
+      params: {"unet": ..., "vae": ...}; without "vae" for a model on pixels.
+      encode, decode, embed: as of a `Prior`.
+      unet: the network, `apply` to be called with params["unet"].
+      schedule, prediction: what its time steps mean, and its output.
+      image_size, latent_size, latent_channels: as of a `Prior`.
+    """
+
+    params: Any
+    encode: Codec
+    decode: Codec
+    embed: TextCondition
+    unet: UNet
+    schedule: Schedule
+    prediction: Prediction
+    image_size: int
+    latent_size: int
+    latent_channels: int
 
 
 def load_stable_diffusion(
@@ -60,8 +96,51 @@ def load_stable_diffusion(
 
     Raises:
       FileNotFoundError: the folder or a part of it is absent; says what was looked for.
-      ValueError: another kind of folder, an inpainting or depth model, an unsupported config, parts
-        that do not fit together, or damaged weights.
+      ValueError: another kind of folder, an inpainting or depth model (`inpainting.py` loads them),
+        an unsupported config, parts that do not fit together, or damaged weights.
+    """
+    parts = load_parts(
+        path,
+        dtype=dtype,
+        revision=revision,
+        variant=variant,
+        local_files_only=local_files_only,
+        implementation=implementation,
+    )
+    return Prior(
+        params=parts.params,
+        encode=parts.encode,
+        decode=parts.decode,
+        embed=parts.embed,
+        denoise=network_denoise(parts.unet, parts.schedule, parts.prediction),
+        schedule=parts.schedule,
+        image_size=parts.image_size,
+        latent_size=parts.latent_size,
+        latent_channels=parts.latent_channels,
+    )
+
+
+def load_parts(
+    path: str | Path,
+    *,
+    wanted: str = TEXT_TO_IMAGE,
+    dtype: DTypeLike = jnp.float32,
+    revision: str | None = None,
+    variant: str | None = None,
+    local_files_only: bool = False,
+    implementation: str | None = None,
+) -> Parts:
+    """What every prior of Stable Diffusion's layout is made of.
+
+    Args:
+      path: as in `load_stable_diffusion`, like the other arguments.
+      wanted: the kind of UNet: `TEXT_TO_IMAGE`, `INPAINTING` or `DEPTH`.
+      dtype, revision, variant, local_files_only, implementation: as there.
+
+    Raises:
+      FileNotFoundError: the folder or a part of it is absent; says what was looked for.
+      ValueError: another kind of folder, a UNet of another kind, an unsupported config, parts that
+        do not fit together, or damaged weights.
     """
     folder = resolve_folder(
         path, revision=revision, variant=variant, local_files_only=local_files_only
@@ -85,26 +164,28 @@ def load_stable_diffusion(
     if "vae" in index:
         vae_config = VAEConfig.from_dict(load_config(folder / "vae", "AutoencoderKL"))
     channels = vae_config.latent_channels if vae_config else 3
-    size = check_fit(folder, unet_config, text_config, channels)
+    size = check_fit(folder, unet_config, text_config, channels, wanted)
 
     text = CLIPText(text_config, dtype=dtype)
     embed = TextCondition(load_tokenizer(folder / "tokenizer"), text, part("text_encoder", text))
     unet = UNet(unet_config, dtype=dtype, implementation=implementation)
     params = {"unet": part("unet", unet)}
-    denoise = network_denoise(unet, schedule, prediction)
-    if vae_config is None:
-        return pixel_prior(params, denoise, embed, schedule, size)
-    vae_dtype = jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype
-    vae = VAE(vae_config, dtype=vae_dtype)
-    encode, decode = vae_codec(vae)
-    return Prior(
-        params={**params, "vae": part("vae", vae, vae_dtype)},
-        encode=encode,
-        decode=decode,
-        embed=embed,
-        denoise=denoise,
-        schedule=schedule,
-        image_size=size * 2 ** (len(vae_config.block_out_channels) - 1),
+    encode, decode, factor = pixel_encode, pixel_decode, 1
+    if vae_config is not None:
+        vae_dtype = jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype
+        vae = VAE(vae_config, dtype=vae_dtype)
+        params["vae"] = part("vae", vae, vae_dtype)
+        encode, decode = vae_codec(vae)
+        factor = 2 ** (len(vae_config.block_out_channels) - 1)
+    return Parts(
+        params,
+        encode,
+        decode,
+        embed,
+        unet,
+        schedule,
+        prediction,
+        image_size=size * factor,
         latent_size=size,
         latent_channels=channels,
     )
@@ -128,17 +209,31 @@ def load_schedule(folder: Path) -> tuple[Schedule, Prediction]:
     return from_config(config), prediction
 
 
-def check_fit(folder: Path, unet: UNetConfig, text: CLIPTextConfig, channels: int) -> int:
+def check_fit(
+    folder: Path,
+    unet: UNetConfig,
+    text: CLIPTextConfig,
+    channels: int,
+    wanted: str = TEXT_TO_IMAGE,
+) -> int:
     """The UNet's `sample_size`, when its config fits the other parts of the folder.
+
+    Args:
+      folder: named in messages.
+      unet, text: configs.
+      channels: of the latents.
+      wanted: `TEXT_TO_IMAGE` takes them alone, `INPAINTING` a mask and as many again, `DEPTH` one.
 
     Raises:
       ValueError: naming the two numbers that differ.
     """
-    if unet.in_channels != channels:
-        known = {9: ": an inpainting model", 5: ": a depth model"}.get(unet.in_channels, "")
+    takes = {TEXT_TO_IMAGE: channels, DEPTH: channels + 1, INPAINTING: 2 * channels + 1}
+    if unet.in_channels != takes[wanted]:
+        found = "".join(f": {kind}" for kind, n in takes.items() if n == unet.in_channels)
         raise ValueError(
-            f"{folder / 'unet'} takes {unet.in_channels} channels{known}; a text-to-image prior "
-            f"takes the {channels} of its {'autoencoder' if channels != 3 else 'images'}"
+            f"{folder / 'unet'} takes {unet.in_channels} channels{found}; expected {wanted}, which "
+            f"takes {takes[wanted]} ({channels} are its "
+            f"{'autoencoder' if channels != 3 else 'image'}'s)"
         )
     if unet.out_channels != channels:
         raise ValueError(f"{folder / 'unet'} gives {unet.out_channels} channels, not {channels}")

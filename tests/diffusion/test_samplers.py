@@ -147,3 +147,58 @@ def test_a_short_schedule():
     assert samplers.time_steps(schedule, 4).tolist() == [7, 5, 3, 1]
     x = samplers.sample_ddim(lambda z, t: z, schedule, jnp.ones((1, 2)), 4)
     assert np.isfinite(x).all()
+
+
+SAMPLERS = {
+    "ddim": samplers.DDIM,
+    "euler": samplers.EULER,
+    "ancestral": samplers.EULER_ANCESTRAL,
+    "dpm": samplers.DPM_SOLVER,
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_noised_start_has_the_level_of_the_step_it_starts_at(name):
+    sampler = SAMPLERS[name]
+    x, eps = jnp.full((2, 3), 2.0), jax.random.normal(jax.random.key(5), (2, 3))
+    z, start = samplers.noised_start(sampler, SCHEDULE, x, eps, 10, 0.55)
+    assert start == 5  # int(10 * .55) steps run
+    t = jnp.array(sampler.time_steps(SCHEDULE, 10)[5])
+    np.testing.assert_allclose(z, SCHEDULE.alpha(t) * x + SCHEDULE.s(t) * eps, rtol=1e-6)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_constraint_sees_every_level_and_has_the_last_word(name, start):
+    """Half of the sample is held to a known noised path, through to its clean end."""
+    sampler, known, steps = SAMPLERS[name], 5.0, 7
+    eps = jax.random.normal(jax.random.key(6), (2, 2))
+    levels = []
+
+    def constrain(z, alpha, s):
+        jax.debug.callback(lambda *level: levels.append(level), alpha, s, ordered=True)
+        return jnp.where(jnp.array([[True, False]]), alpha * known + s * eps, z)
+
+    def noted(z, t):
+        seen.append((int(t[0]), np.asarray(z)))
+
+    seen = []
+
+    def denoise(z, t):
+        jax.debug.callback(noted, z, t, ordered=True)
+        return gaussian_denoise(VARIANCE)(z, t)
+
+    z = jax.random.normal(jax.random.key(7), (2, 2))
+    x = sampler.sample(
+        jax.random.key(8), denoise, SCHEDULE, z, steps, start=start, constrain=constrain
+    )
+    x.block_until_ready()
+    np.testing.assert_allclose(x[:, 0], known, rtol=1e-6)
+    assert abs(float(x[:, 1].mean()) - MEAN) < 0.5
+    t = sampler.time_steps(SCHEDULE, steps)[start:]
+    assert [step for step, _ in seen] == t.tolist()
+    expected = [(float(SCHEDULE.alpha(i)), float(SCHEDULE.s(i))) for i in jnp.asarray(t[1:])]
+    np.testing.assert_allclose(levels, [*expected, (1.0, 0.0)], rtol=2e-5, atol=1e-6)
+    # What the network is shown at the next step is what the constraint left.
+    for (alpha, s), (_, shown) in zip(levels[:-1], seen[1:], strict=True):
+        np.testing.assert_allclose(shown[:, 0], alpha * known + s * eps[:, 0], rtol=1e-4, atol=1e-5)
