@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec
 
 from geojax.io.checkpoint import Checkpointer
 from geojax.io.media import write_png
@@ -44,9 +46,14 @@ def train(
         state = checkpointer.restore(state)
         logging.info("%s: resumed at step %d", name, int(state.step))
     start = int(state.step)
+    # Replicated parameters, batches split over the devices; one device is a mesh of one.
+    auto = (jax.sharding.AxisType.Auto,)  # the compiler places what the step does not
+    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=auto)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    split = NamedSharding(mesh, PartitionSpec("batch"))
     began, saved = time.monotonic(), time.monotonic()
     for i, batch in zip(range(start, steps), prefetch(batches(start)), strict=False):
-        state, metrics = step(state, *batch)
+        state, metrics = step(state, *jax.device_put(batch, split))
         done = i + 1
         if done % 50 == 0 or done == steps:
             rate = (done - start) / (time.monotonic() - began)
