@@ -57,7 +57,9 @@ def modules(name):
 def diffusers_tensors(params):
     """Key -> tensor, as in a component's folder."""
     return {
-        key_tables.file_key(path): np.asarray(key_tables.to_file(path, np.asarray(value)), order="C")
+        key_tables.file_key(path): np.asarray(
+            key_tables.to_file(path, np.asarray(value)), order="C"
+        )
         for path, value in named_leaves(params).items()
     }
 
