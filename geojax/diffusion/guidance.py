@@ -14,10 +14,15 @@ Equations
 DreamFusion writes (1 + omega) eps_c - omega eps_u for (1): its omega is g - 1.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from geojax.diffusion.parameterization import per_item
+
+Latent = Float[Array, "b *d"]
+Condition = Float[Array, "b l d"]
 
 
 def guided(
@@ -33,6 +38,30 @@ def guided(
         g: guidance scale, one for all or one an item [B].
     """
     return eps_uncond + _scale(g, eps_cond) * (eps_cond - eps_uncond)
+
+
+def guided_denoise(
+    denoise: Callable[[Latent, Int[Array, "b"], Condition], Latent],
+    condition: Condition,
+    unconditional: Condition,
+    g: float | Float[Array, ""] | Float[Array, "b"],
+) -> Callable[[Latent, Int[Array, "b"]], Latent]:
+    """A sampler's `denoise(z, t)`: both predictions of equation (1) in one call of the network.
+
+    Args:
+        denoise: (z, t, condition) -> eps; called with the batch stacked, [all, all again].
+        condition: [B, L, D], of the prompts.
+        unconditional: [B, L, D], of the empty or the negative ones.
+        g: guidance scale, one for all or one an item [B].
+    """
+    both = jnp.concatenate([unconditional, condition])
+
+    def predict(z: Latent, t: Int[Array, "b"]) -> Latent:
+        eps = denoise(jnp.concatenate([z, z]), jnp.concatenate([t, t]), both)
+        eps_uncond, eps_cond = jnp.split(eps, 2)
+        return guided(eps_uncond, eps_cond, g)
+
+    return predict
 
 
 def perp_neg(

@@ -22,9 +22,9 @@ of t = 0 (set_alpha_to_one False); the other samplers end at sigma = 0, the clea
 
 Each sampler takes `denoise(z, t) -> eps` with z [B, ...] and t [B] int32, closed over whatever it
 needs (parameters, prompts, guidance), and `start`, the index of the first step: 0 from pure noise,
-`start_index(steps, strength)` from a noised image (`noised_start`). `constrain(z, alpha, s)`, where
-given, sees every sample after its step, noised to z = alpha x + s eps, and says what to go on with
-(inpainting puts what is known back); after the last step alpha = 1 and s = 0.
+`start_index(steps, strength)` from a noised image (`noised_start`). `constrain(z, i, alpha, s)`,
+where given, sees every sample after step i, noised to z = alpha x + s eps, and says what to go on
+with (inpainting puts what is known back); after the last step alpha = 1 and s = 0.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,8 @@ from geojax.diffusion.schedule import Schedule
 
 Denoise = Callable[[Float[Array, "b *d"], Int[Array, "b"]], Float[Array, "b *d"]]
 Constrain = Callable[
-    [Float[Array, "b *d"], Float[Array, ""], Float[Array, ""]], Float[Array, "b *d"]
+    [Float[Array, "b *d"], Int[Array, ""], Float[Array, ""], Float[Array, ""]],
+    Float[Array, "b *d"],
 ]
 
 
@@ -167,11 +168,12 @@ def sample_euler(
     t, sigma, sigma_next = _sigmas(schedule, time_steps(schedule, steps)[start:])
 
     def step(y, at):
-        t, sigma, sigma_next = at
+        i, t, sigma, sigma_next = at
         eps = _call(denoise, _to_z(y, sigma), t)
-        return _constrained(y + (sigma_next - sigma) * eps, sigma_next, constrain), None
+        return _constrained(y + (sigma_next - sigma) * eps, i, sigma_next, constrain), None
 
-    return jax.lax.scan(step, _to_y(z, sigma[0]), (t, sigma, sigma_next))[0]
+    index = jnp.arange(start, steps)
+    return jax.lax.scan(step, _to_y(z, sigma[0]), (index, t, sigma, sigma_next))[0]
 
 
 def sample_euler_ancestral(
@@ -197,7 +199,7 @@ def sample_euler_ancestral(
         eps = _call(denoise, _to_z(y, sigma), t)
         noise = jax.random.normal(jax.random.fold_in(key, i), y.shape, y.dtype)
         y = y + (down - sigma) * eps + up * noise
-        return _constrained(y, sigma_next, constrain), None
+        return _constrained(y, i, sigma_next, constrain), None
 
     index = jnp.arange(start, steps)
     return jax.lax.scan(step, _to_y(z, sigma[0]), (index, t, sigma, sigma_next, down, up))[0]
@@ -224,17 +226,16 @@ def sample_dpm_solver(
 
     def step(carry, at):
         y, previous = carry
-        t, sigma, sigma_next, extrapolate = at
+        i, t, sigma, sigma_next, extrapolate = at
         denoised = y - sigma * _call(denoise, _to_z(y, sigma), t)
         estimate = denoised + extrapolate * (denoised - previous)
         # (4) divided by alpha', so that it reads in EDM's frame
         ratio = sigma_next / sigma
-        y = _constrained(ratio * y + (1.0 - ratio) * estimate, sigma_next, constrain)
+        y = _constrained(ratio * y + (1.0 - ratio) * estimate, i, sigma_next, constrain)
         return (y, denoised), None
 
-    y = _to_y(z, sigma[0])
-    (y, _), _ = jax.lax.scan(step, (y, jnp.zeros_like(y)), (t, sigma, sigma_next, extrapolate))
-    return y
+    y, over = _to_y(z, sigma[0]), (jnp.arange(start, steps), t, sigma, sigma_next, extrapolate)
+    return jax.lax.scan(step, (y, jnp.zeros_like(y)), over)[0][0]
 
 
 def _keyless(sample: Callable[..., Float[Array, "b *d"]]) -> Callable[..., Float[Array, "b *d"]]:
@@ -270,7 +271,7 @@ def _ddim(denoise, schedule, z, steps, start, eta, key, constrain):
         z_next = alpha_next * (z - s * eps) / alpha + direction * eps
         if key is not None:
             z_next += c * jax.random.normal(jax.random.fold_in(key, i), z.shape, z.dtype)
-        return (z_next if constrain is None else constrain(z_next, *level)), None
+        return (z_next if constrain is None else constrain(z_next, i, *level)), None
 
     index = jnp.arange(start, steps)
     return jax.lax.scan(step, z, (index, t, alpha, s, alpha_next, direction, c, level))[0]
@@ -298,12 +299,12 @@ def _to_z(y, sigma):
     return y / jnp.sqrt(1.0 + sigma**2)
 
 
-def _constrained(y, sigma, constrain):
+def _constrained(y, i, sigma, constrain):
     """y after a step to sigma, constrained in the frame of `Schedule`."""
     if constrain is None:
         return y
     alpha = 1.0 / jnp.sqrt(1.0 + sigma**2)
-    return _to_y(constrain(_to_z(y, sigma), alpha, sigma * alpha), sigma)
+    return _to_y(constrain(_to_z(y, sigma), i, alpha, sigma * alpha), sigma)
 
 
 def _call(denoise: Denoise, z: Float[Array, "b *d"], t: Int[Array, ""]) -> Float[Array, "b *d"]:

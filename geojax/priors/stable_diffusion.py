@@ -9,6 +9,7 @@ Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (
 the mean of the posterior, not a sample: its variance is small, and a gradient is then exact.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from geojax.diffusion.schedule import Schedule, from_config
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.unet import UNet, UNetConfig
 from geojax.models.vae import VAE, VAEConfig
+from geojax.priors.model_files import Lora, open_model, read_scheduler
 from geojax.priors.prior import (
     Codec,
     Condition,
@@ -31,13 +33,8 @@ from geojax.priors.prior import (
     pixel_decode,
     pixel_encode,
 )
-from geojax.priors.text_condition import TextCondition, load_tokenizer
-from geojax.weights.folder import load_component, load_config
-from geojax.weights.hub import resolve_folder
-from geojax.weights.pipeline_folder import read_pipeline_index
-from geojax.weights.safetensors_io import listing, read_json
+from geojax.priors.text_condition import TextCondition, check_vocabulary
 
-REQUIRED = ("unet", "text_encoder", "tokenizer", "scheduler")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 # What a UNet is shown beside the noisy latent, as its number of channels tells.
 TEXT_TO_IMAGE = "a text-to-image model"
@@ -72,20 +69,29 @@ def load_stable_diffusion(
     path: str | Path,
     *,
     dtype: DTypeLike = jnp.float32,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+    lora: Lora = (),
     revision: str | None = None,
     variant: str | None = None,
     local_files_only: bool = False,
     implementation: str | None = None,
 ) -> Prior:
-    """The prior in a folder of Stable Diffusion's layout.
+    """The prior in a folder of Stable Diffusion's layout, or in one original file.
 
     A folder whose model_index.json has no `vae` is a model on pixels: `encode` and `decode` are
     then only the change of range.
 
     Args:
-      path: a folder, or a hub id such as "owner/name".
+      path: a folder, a hub id such as "owner/name", or a `.safetensors` file with the names of the
+        original code.
       dtype: of parameters and computation; bfloat16 halves the memory. Latents and images stay in
         the type they are given in. In float16 the autoencoder stays in float32 (it overflows).
+      tokenizer: folder to take the tokenizer from, in place of the model's own; a single file has
+        none, and looks for one beside it.
+      prediction_type: of a single file, "epsilon" (also where it is None) or "v_prediction", which
+        the models of 2.x with 768 pixels need: nothing in the file tells them from the others.
+      lora: (file, scale) of adaptations to merge into the weights, in kohya's or diffusers' names.
       revision: of the hub's repository.
       variant: "fp16" to read `*.fp16.safetensors`.
       local_files_only: do not ask the network for a hub id.
@@ -102,6 +108,9 @@ def load_stable_diffusion(
     parts = load_parts(
         path,
         dtype=dtype,
+        tokenizer=tokenizer,
+        prediction_type=prediction_type,
+        lora=lora,
         revision=revision,
         variant=variant,
         local_files_only=local_files_only,
@@ -125,62 +134,51 @@ def load_parts(
     *,
     wanted: str = TEXT_TO_IMAGE,
     dtype: DTypeLike = jnp.float32,
-    revision: str | None = None,
-    variant: str | None = None,
-    local_files_only: bool = False,
     implementation: str | None = None,
+    **files: Any,
 ) -> Parts:
     """What every prior of Stable Diffusion's layout is made of.
 
     Args:
       path: as in `load_stable_diffusion`, like the other arguments.
       wanted: the kind of UNet: `TEXT_TO_IMAGE`, `INPAINTING` or `DEPTH`.
-      dtype, revision, variant, local_files_only, implementation: as there.
+      dtype, implementation: as there.
+      files: arguments of `open_model`, as there.
 
     Raises:
       FileNotFoundError: the folder or a part of it is absent; says what was looked for.
       ValueError: another kind of folder, a UNet of another kind, an unsupported config, parts that
         do not fit together, or damaged weights.
     """
-    folder = resolve_folder(
-        path, revision=revision, variant=variant, local_files_only=local_files_only
-    )
-    index = read_pipeline_index(folder)
-    absent = [name for name in REQUIRED if name not in index]
-    if absent:
-        raise ValueError(
-            f"{folder} is a {index.get('_class_name')} without {absent}: "
-            f"expected Stable Diffusion's layout with {REQUIRED}"
-        )
-    schedule, prediction = load_schedule(folder / "scheduler")
-
-    def part(name: str, module: Any, kind: DTypeLike = dtype) -> Any:
-        return load_component(folder / name, module, dtype=kind, variant=variant)
-
+    model = open_model(path, **files)
+    schedule, prediction = parse_schedule(model.scheduler, model.path)
     # Configs are read and compared before the first gigabyte of weights.
-    unet_config = UNetConfig.from_dict(load_config(folder / "unet", "UNet2DConditionModel"))
-    text_config = CLIPTextConfig.from_dict(load_config(folder / "text_encoder", "CLIPTextModel"))
+    unet_config = UNetConfig.from_dict(model.configs["unet"])
+    text_config = CLIPTextConfig.from_dict(model.configs["text_encoder"])
     vae_config = None
-    if "vae" in index:
-        vae_config = VAEConfig.from_dict(load_config(folder / "vae", "AutoencoderKL"))
+    if "vae" in model.configs:
+        vae_config = VAEConfig.from_dict(model.configs["vae"])
     channels = vae_config.latent_channels if vae_config else 3
-    size = check_fit(folder, unet_config, text_config, channels, wanted)
+    size = check_fit(model.path, unet_config, text_config, channels, wanted)
 
     text = CLIPText(text_config, dtype=dtype)
-    embed = TextCondition(load_tokenizer(folder / "tokenizer"), text, part("text_encoder", text))
     unet = UNet(unet_config, dtype=dtype, implementation=implementation)
-    params = {"unet": part("unet", unet)}
-    encode, decode, factor = pixel_encode, pixel_decode, 1
+    networks: dict[str, tuple[Any, DTypeLike]] = {"text_encoder": (text, dtype)}
+    networks["unet"] = unet, dtype
+    codec: tuple[Codec, Codec] = (pixel_encode, pixel_decode)
+    factor = 1
     if vae_config is not None:
         vae_dtype = jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype
         vae = VAE(vae_config, dtype=vae_dtype)
-        params["vae"] = part("vae", vae, vae_dtype)
-        encode, decode = vae_codec(vae)
+        networks["vae"] = vae, vae_dtype
+        codec = vae_codec(vae)
         factor = 2 ** (len(vae_config.block_out_channels) - 1)
+    check_vocabulary(model.tokenizer, text_config.vocab_size)
+    params = model.load(networks)
+    embed = TextCondition(model.tokenizer, text, params.pop("text_encoder"))
     return Parts(
         params,
-        encode,
-        decode,
+        *codec,
         embed,
         unet,
         schedule,
@@ -198,15 +196,19 @@ def load_schedule(folder: Path) -> tuple[Schedule, Prediction]:
       FileNotFoundError: no such file.
       ValueError: a schedule or a prediction type that is not supported.
     """
-    file = folder / "scheduler_config.json"
-    if not file.is_file():
-        there = listing(folder) if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(f"no scheduler_config.json in {folder}; found {there}")
-    config = read_json(file)
+    return parse_schedule(read_scheduler(folder), folder)
+
+
+def parse_schedule(config: Mapping[str, Any], path: Path) -> tuple[Schedule, Prediction]:
+    """The same of the fields; `path` is named in messages.
+
+    Raises:
+      ValueError: as `load_schedule`.
+    """
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
-        raise ValueError(f"{file}: prediction_type={prediction!r} is not one of {PREDICTIONS}")
-    return from_config(config), prediction
+        raise ValueError(f"{path}: prediction_type={prediction!r} is not one of {PREDICTIONS}")
+    return from_config(dict(config)), prediction
 
 
 def check_fit(

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geojax.diffusion.guidance import guided, perp_neg, perp_neg_weights
+from geojax.diffusion.guidance import guided, guided_denoise, perp_neg, perp_neg_weights
 
 SHAPE = (3, 2, 2, 2)
 direction = jax.jit(perp_neg)
@@ -77,3 +77,18 @@ def test_weights_at_the_four_sides():
     np.testing.assert_allclose(front[3:], front[1], atol=1e-4)
     just_behind = np.asarray(weights_at(jnp.radians(jnp.array([90.1] * 5))))[:, 0]
     np.testing.assert_allclose(just_behind, [-(half + 0.967), -(half - 0.606)], atol=2e-3)
+
+
+def test_guided_denoise_asks_once_for_both():
+    """A network that is linear in its condition: guidance goes g times as far."""
+    z = jax.random.normal(jax.random.key(3), (2, 3))
+    condition, nothing = jnp.full((2, 1, 1), 5.0), jnp.full((2, 1, 1), 1.0)
+    calls = []
+
+    def denoise(z, t, y):
+        calls.append((z.shape, t.tolist()))
+        return z + y[:, 0]
+
+    eps = guided_denoise(denoise, condition, nothing, 3.0)(z, jnp.array([7, 9]))
+    np.testing.assert_allclose(eps, z + 1.0 + 3.0 * 4.0, rtol=1e-6)
+    assert calls == [((4, 3), [7, 9, 7, 9])]

@@ -175,8 +175,8 @@ def test_a_constraint_sees_every_level_and_has_the_last_word(name, start):
     eps = jax.random.normal(jax.random.key(6), (2, 2))
     levels = []
 
-    def constrain(z, alpha, s):
-        jax.debug.callback(lambda *level: levels.append(level), alpha, s, ordered=True)
+    def constrain(z, i, alpha, s):
+        jax.debug.callback(lambda *level: levels.append(level), i, alpha, s, ordered=True)
         return jnp.where(jnp.array([[True, False]]), alpha * known + s * eps, z)
 
     def noted(z, t):
@@ -198,6 +198,9 @@ def test_a_constraint_sees_every_level_and_has_the_last_word(name, start):
     t = sampler.time_steps(SCHEDULE, steps)[start:]
     assert [step for step, _ in seen] == t.tolist()
     expected = [(float(SCHEDULE.alpha(i)), float(SCHEDULE.s(i))) for i in jnp.asarray(t[1:])]
+    index = [int(i) for i, *_ in levels]
+    levels = [level for _, *level in levels]
+    assert index == list(range(start, steps))
     np.testing.assert_allclose(levels, [*expected, (1.0, 0.0)], rtol=2e-5, atol=1e-6)
     # What the network is shown at the next step is what the constraint left.
     for (alpha, s), (_, shown) in zip(levels[:-1], seen[1:], strict=True):
