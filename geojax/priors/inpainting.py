@@ -83,49 +83,30 @@ def load_inpainting(
     path: str | Path,
     *,
     dtype: DTypeLike = jnp.float32,
-    revision: str | None = None,
-    variant: str | None = None,
-    local_files_only: bool = False,
     implementation: str | None = None,
+    **files: Any,
 ) -> ConditionedPrior:
-    """The prior of an inpainting folder, equation (1): SD 1.5's and 2's have 9 channels.
+    """The prior of an inpainting model, equation (1): SD 1.5's and 2's have 9 channels.
 
-    Arguments and errors as `load_stable_diffusion`; ValueError too for a UNet of another kind.
+    Arguments (`files` are those of `open_model`) and errors as `load_stable_diffusion`; ValueError
+    too for a UNet of another kind.
     """
-    return _load(
-        path,
-        INPAINTING,
-        dtype=dtype,
-        revision=revision,
-        variant=variant,
-        local_files_only=local_files_only,
-        implementation=implementation,
-    )
+    return _load(path, INPAINTING, dtype=dtype, implementation=implementation, **files)
 
 
 def load_depth_conditioned(
     path: str | Path,
     *,
     dtype: DTypeLike = jnp.float32,
-    revision: str | None = None,
-    variant: str | None = None,
-    local_files_only: bool = False,
     implementation: str | None = None,
+    **files: Any,
 ) -> ConditionedPrior:
-    """The prior of a folder like "stable-diffusion-2-depth", equation (2): 5 channels.
+    """The prior of a model like "stable-diffusion-2-depth", equation (2): 5 channels.
 
-    Arguments and errors as `load_stable_diffusion`; ValueError too for a UNet of another kind. The
-    folder's depth estimator is not loaded.
+    Arguments (`files` are those of `open_model`) and errors as `load_stable_diffusion`; ValueError
+    too for a UNet of another kind. The model's depth estimator is not loaded.
     """
-    return _load(
-        path,
-        DEPTH,
-        dtype=dtype,
-        revision=revision,
-        variant=variant,
-        local_files_only=local_files_only,
-        implementation=implementation,
-    )
+    return _load(path, DEPTH, dtype=dtype, implementation=implementation, **files)
 
 
 def latent_mask(mask: Bool[Array, "B H W"], factor: int) -> Bool[Array, "B h w"]:
