@@ -1,7 +1,7 @@
 # Everything lives in .venv and is installed once; `touch pyproject.toml` installs again.
 # Choose another Python with `make PYTHON=python3.12 ...`, a prompt with `make demo PROMPT="..."`.
 
-.PHONY: install torch demo test parity lint format bench clean
+.PHONY: install torch demo test parity parity-full lint format bench clean
 .DELETE_ON_ERROR:
 
 # The first Python of at least 3.11.
@@ -27,6 +27,10 @@ test: .venv/dev.stamp
 
 parity: .venv/torch.stamp
 	$(RUN) -m pytest -m parity -p no:xdist
+
+# Every architecture at its full size, random weights, one at a time: minutes each on two cores.
+parity-full: .venv/torch.stamp
+	$(RUN) -m tests.parity.full_size --half --out=runs/parity_full.json
 
 lint: .venv/dev.stamp
 	.venv/bin/ruff check .

@@ -31,6 +31,9 @@ TOKENIZER_FILES = (
 # Other networks may lie beside these; diffusers refuses an index that names them.
 NETWORKS = ("unet", "vae", "text_encoder")
 
+# Whose layout is written; diffusers' inpainting pipeline does not load an index without it.
+DIFFUSERS_VERSION = "0.40.0"
+
 # Stable Diffusion's; with prediction_type "v_prediction" for the 768-pixel models of 2.x.
 STABLE_DIFFUSION_SCHEDULER: Mapping[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -125,6 +128,7 @@ def write_pipeline_files(
         copy_tokenizer(tokenizer, folder / "tokenizer")
     index: dict[str, Any] = {
         "_class_name": class_name,
+        "_diffusers_version": DIFFUSERS_VERSION,
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],

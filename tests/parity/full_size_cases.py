@@ -1,0 +1,136 @@
+"""The architectures of the parity table: network and number of parameters, and tiny stand-ins."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from geojax.models.clip import CLIPText, CLIPTextConfig
+from geojax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
+from geojax.models.unet import UNet, UNetConfig
+from geojax.models.vae import VAE, VAEConfig
+
+
+class Case(NamedTuple):
+    """A Linen module, and how many parameters it has (None: not compared)."""
+
+    module: Any
+    count: int | None = None
+
+
+SD1 = UNetConfig(cross_attention_dim=768, sample_size=64)
+SD2 = UNetConfig(
+    cross_attention_dim=1024,
+    attention_head_dim=(5, 10, 20, 20),
+    use_linear_projection=True,
+    sample_size=64,
+)
+AUTOENCODER = VAEConfig(
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    sample_size=512,
+)
+TEXT_L = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+TEXT_H = CLIPTextConfig(
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_attention_heads=16,
+    num_hidden_layers=24,
+    hidden_act="gelu",
+)
+CLIP_L = CLIPConfig(
+    text_config=TEXT_L,
+    vision_config=CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        patch_size=14,
+    ),
+    projection_dim=768,
+)
+CLIP_H = CLIPConfig(
+    text_config=TEXT_H,
+    vision_config=CLIPVisionConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        patch_size=14,
+        hidden_act="gelu",
+    ),
+    projection_dim=1024,
+)
+
+
+def with_channels(config: UNetConfig, channels: int) -> UNet:
+    """The UNet with another number of input channels."""
+    return UNet(dataclasses.replace(config, in_channels=channels))
+
+
+FULL = {
+    "unet_sd1": Case(UNet(SD1), 859_520_964),
+    "unet_sd1_inpaint": Case(with_channels(SD1, 9), 859_535_364),
+    "unet_sd2": Case(UNet(SD2), 865_910_724),
+    "unet_sd2_inpaint": Case(with_channels(SD2, 9), 865_925_124),
+    "unet_sd2_depth": Case(with_channels(SD2, 5), 865_913_604),
+    "vae": Case(VAE(AUTOENCODER), 83_653_863),
+    "text_l": Case(CLIPText(TEXT_L), 123_060_480),
+    "text_h": Case(CLIPText(dataclasses.replace(TEXT_H, num_hidden_layers=23)), 340_387_840),
+    "clip_l14": Case(CLIP(CLIP_L), 427_616_513),
+    "clip_h14": Case(CLIP(CLIP_H), 986_109_441),
+}
+
+
+def _small_unet(config: UNetConfig, channels: int) -> UNet:
+    heads = 2 if isinstance(config.attention_head_dim, int) else (1, 2, 2, 2)
+    return UNet(
+        dataclasses.replace(
+            config,
+            in_channels=channels,
+            block_out_channels=(16, 32, 32, 32),
+            layers_per_block=1,
+            norm_num_groups=8,
+            cross_attention_dim=16,
+            attention_head_dim=heads,
+        )
+    )
+
+
+def _small_text(config: CLIPTextConfig) -> CLIPTextConfig:
+    small: dict[str, Any] = {"vocab_size": 40, "bos_token_id": 38, "eos_token_id": 39}
+    small |= {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    return dataclasses.replace(config, num_attention_heads=2, max_position_embeddings=12, **small)
+
+
+def _small_clip(config: CLIPConfig) -> CLIP:
+    vision = dataclasses.replace(
+        config.vision_config,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    text = _small_text(config.text_config)
+    return CLIP(
+        dataclasses.replace(config, text_config=text, vision_config=vision, projection_dim=8)
+    )
+
+
+_VAE = dataclasses.replace(
+    AUTOENCODER, block_out_channels=(8, 16, 16, 16), layers_per_block=1, norm_num_groups=4
+)
+TINY = {
+    "unet_sd1": Case(_small_unet(SD1, 4)),
+    "unet_sd1_inpaint": Case(_small_unet(SD1, 9)),
+    "unet_sd2": Case(_small_unet(SD2, 4)),
+    "unet_sd2_inpaint": Case(_small_unet(SD2, 9)),
+    "unet_sd2_depth": Case(_small_unet(SD2, 5)),
+    "vae": Case(VAE(_VAE)),
+    "text_l": Case(CLIPText(_small_text(TEXT_L))),
+    "text_h": Case(CLIPText(_small_text(TEXT_H))),
+    "clip_l14": Case(_small_clip(CLIP_L)),
+    "clip_h14": Case(_small_clip(CLIP_H)),
+}
