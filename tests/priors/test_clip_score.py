@@ -195,3 +195,8 @@ def test_a_tokenizer_may_lie_elsewhere(copy, clip, tmp_path):
 def test_prompts_that_say_nothing_are_refused(clip):
     with pytest.raises(ValueError, match="no prompts"):
         clip.embed_text([])
+
+
+def test_without_a_network_an_unknown_hub_id_is_a_clear_message():
+    with pytest.raises(FileNotFoundError, match=r"no folder nobody/nothing here.*local cache"):
+        load_clip("nobody/nothing", local_files_only=True)

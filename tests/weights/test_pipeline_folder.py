@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from transformers import CLIPTokenizer
 
 from geojax.weights import hub
@@ -89,6 +90,21 @@ def test_the_hub_is_asked_for_what_is_read_and_no_more(family, monkeypatch):
     hub.resolve_folder("owner/name", variant="fp16")
     assert "unet/*.fp16*.safetensors" in asked["allow_patterns"]
     assert "unet/*.safetensors" not in asked["allow_patterns"]
+
+
+def test_of_a_repository_that_is_one_component_no_other_copies_are_fetched(family, monkeypatch):
+    """CLIP's: beside model.safetensors lie the same weights for other libraries."""
+    asked = {}
+    monkeypatch.setattr(hub, "snapshot_download", lambda _, **o: asked.update(o) or str(family))
+    hub.resolve_folder("owner/name", components=(".",))
+    files = ["config.json", "model.safetensors", "merges.txt", "model-00001-of-00002.safetensors"]
+    others = ["open_clip_pytorch_model.safetensors", "pytorch_model.bin", "model.fp16.safetensors"]
+    found = filter_repo_objects(
+        [*files, *others],
+        allow_patterns=asked["allow_patterns"],
+        ignore_patterns=asked["ignore_patterns"],
+    )
+    assert list(found) == files
 
 
 def test_a_missing_hub_entry_is_a_clear_message(monkeypatch):
