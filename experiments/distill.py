@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import object_report
+from experiments.devices import use_every_core
 from geojax.geometry.camera_sampling import CameraDistribution
 from geojax.geometry.occupancy import full_grid
 from geojax.io.checkpoint import Checkpointer
@@ -114,7 +115,11 @@ def prepare(config: Any) -> Tools:
     """Load the model of a recipe and make its steps; they compile when they are first called."""
     prior = load_stable_diffusion(config.model)
     field = make_field(config)
-    optimiser = optax.adam(config.field.learning_rate, b1=0.9, b2=0.99, eps=1e-15)
+    # A falling rate averages the noise of the last steps out of the surface.
+    rate = optax.cosine_decay_schedule(
+        config.field.learning_rate, config.steps, config.field.learning_rate_last_share
+    )
+    optimiser = optax.adam(rate, b1=0.9, b2=0.99, eps=1e-15)
     steps = {
         (large, shaded): make_step(config, prior, field, optimiser, large=large, shaded=shaded)
         for large in (False, True)
@@ -179,6 +184,7 @@ def main(argv: list[str]) -> None:
     """Check the flags, open the run, distil."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    use_every_core()
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     config, prompt = FLAGS.config, FLAGS.prompt
     check_config(config, prompt)

@@ -13,6 +13,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.devices import use_every_core
 from experiments.training.autoencoder import train_autoencoder
 from experiments.training.denoiser import train_denoiser
 from experiments.training.judge import train_judge
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
     """Run the stages."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    use_every_core()
     config, out, stage = _CONFIG.value, Path(_OUT.value), _STAGE.value
     parts = []
     for kind, part in pictures.load_or_trace(

@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.field.blob_scale = 10.0
     config.field.blob_radius = 0.3
     config.field.learning_rate = 1e-2
+    config.field.learning_rate_last_share = 1.0
 
     # Rendering: small first, at the prior's size for the last part of the run.
     config.views = 4

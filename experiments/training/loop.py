@@ -47,8 +47,10 @@ def train(
         logging.info("%s: resumed at step %d", name, int(state.step))
     start = int(state.step)
     # Replicated parameters, batches split over the devices; one device is a mesh of one.
+    lengths = [len(leaf) for leaf in jax.tree.leaves(next(batches(start)))]
     auto = (jax.sharding.AxisType.Auto,)  # the compiler places what the step does not
-    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=auto)
+    devices = math.gcd(jax.device_count(), *lengths)
+    mesh = jax.make_mesh((devices,), ("batch",), axis_types=auto)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     split = NamedSharding(mesh, PartitionSpec("batch"))
     began, saved = time.monotonic(), time.monotonic()
