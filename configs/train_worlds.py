@@ -30,13 +30,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.unet.text_layers = 2
     config.unet.latents = 36_864
     config.unet.batch = 32
-    config.unet.steps = 9600
+    config.unet.steps = 8400
     config.unet.learning_rate = 6e-4
     config.unet.cooldown = 0.25
     config.unet.ema = 0.998
 
     config.judge = ml_collections.ConfigDict()
     config.judge.batch = 64
-    config.judge.steps = 3600
+    config.judge.steps = 3000
     config.judge.learning_rate = 2e-3
     return config

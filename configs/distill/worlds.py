@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.field.blob_scale = 10.0
     config.field.blob_radius = 0.3
     config.field.learning_rate = 1e-2
-    config.field.learning_rate_last_share = 1.0
+    config.field.learning_rate_last_share = 0.1
 
     # Rendering: small first, at the prior's size for the last part of the run.
     config.views = 4
@@ -65,7 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     # Distillation.
-    config.guidance = 7.5
+    config.guidance = 5.0
     config.t_first = (0.3, 0.98)
     config.t_last = (0.02, 0.5)
     config.weights = ml_collections.ConfigDict()
