@@ -1,172 +1,154 @@
-"""Sample pictures from a text-to-image model.
+"""Sample and edit pictures with a text-to-image model.
 
-    python -m experiments.paint --task=generate --model=geojax/assets/worlds-64 \
-        --prompt="a red mug, front view" --count=8 --out=runs/paint
+    python -m experiments.paint --task=generate --prompt="a red mug, front view" --count=8 \
+        --out=runs/paint
+    python -m experiments.paint --task=image_to_image --image=mug.png --strength=0.6 --prompt=...
+    python -m experiments.paint --task=depth_to_image --image=mug.png --depth=mug_depth.png ...
+    python -m experiments.paint --task=inpaint --image=room.png --mask=mask.png --fill=nearest \
+        --seam=4 --prompt=...
+    python -m experiments.paint --task=outpaint --image=room.png --direction=right --frames=4 ...
+    python -m experiments.paint --task=zoom --frames=16 --story=rooms ...
 
-Writes 000.png, 001.png, ..., sheet.png, config.json and summary.json. The same command again makes
-the same pictures.
+Every task writes its pictures (000.png, ..., or frames/0000.png, ...), sheet.png, config.json and
+summary.json; outpaint writes panorama.png too, and zoom zoom.mp4. The same command again makes the
+same pictures; a folder of another command is left alone.
 """
 
+import functools
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 
-from geojax.diffusion import samplers
-from geojax.diffusion.guidance import guided
+from experiments.painting import inputs, stories
+from experiments.painting.canvas import DIRECTIONS, prepare_outpaint, prepare_zoom
+from experiments.painting.editing import Result, prepare_image_to_image, prepare_inpaint
+from experiments.painting.sampling import SAMPLERS, contact_sheet, make_painter, paint_prompts
 from geojax.io.atomic import write_json
-from geojax.io.media import grid, write_png
+from geojax.io.media import write_png
 from geojax.io.metric_log import peak_memory
 from geojax.io.run_folder import open_run
 from geojax.priors.prior import Prior
-from geojax.priors.stable_diffusion import load_stable_diffusion
 
-SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpm")
+__all__ = ["SAMPLERS", "contact_sheet", "make_painter", "paint_prompts"]  # evaluate.py's too
+
 _NEEDED_BYTES = 50 * 2**20
 
 FLAGS = flags.FLAGS
 
+# The flags of each task beside --task and --out; another one given is a mistake, and said so.
+COMMON = ("model", "prompt", "steps", "guidance", "sampler", "seed")
+MANY = ("count", "batch")
+HOLES = (
+    *("strength", "fill", "fill_image", "seam", "seam_strength", "seam_outside"),
+    *("resample", "jump"),
+)
+FRAMES = ("image", *HOLES, "frames", "blend", *stories.FLAGS)
+TASK_FLAGS = {
+    "generate": (*COMMON, *MANY, "size"),
+    "image_to_image": (*COMMON, *MANY, "image", "strength"),
+    "depth_to_image": (*COMMON, *MANY, "image", "strength", "depth"),
+    "inpaint": (*COMMON, *MANY, "image", "mask", *HOLES),
+    "outpaint": (*COMMON, *FRAMES, "direction", "shift"),
+    "zoom": (*COMMON, *FRAMES, "border", "views", "fps"),
+}
+NEEDED = {
+    "image_to_image": ("image",),
+    "depth_to_image": ("image", "depth"),
+    "inpaint": ("image",),
+}
+STRENGTH = {"image_to_image": 0.6, "depth_to_image": 0.8}  # 1 elsewhere
 
-def define_flags() -> None:
+
+def define_flags(values: flags.FlagValues = FLAGS) -> None:
     """The flags of this binary; not defined on import, so that another one can use what is here."""
-    flags.DEFINE_enum("task", "generate", ["generate"], "What to do.")
-    flags.DEFINE_string(
-        "model", "geojax/assets/worlds-64", "Folder in Stable Diffusion's layout, or hub id."
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+    number = functools.partial(flags.DEFINE_float, flag_values=values)
+    choice = functools.partial(flags.DEFINE_enum, flag_values=values)
+    yes_or_no = functools.partial(flags.DEFINE_bool, flag_values=values)
+    choice("task", "generate", list(TASK_FLAGS), "What to do.")
+    string("model", None, "Folder, hub id or .safetensors file; the embedded model by default.")
+    string("prompt", None, "What to show; with a story told by a model, its theme.")
+    integer("count", 8, "How many pictures.", lower_bound=1)
+    integer("batch", 8, "How many at a time.", lower_bound=1)
+    integer("steps", 30, "Steps of the sampler.", lower_bound=1)
+    number("guidance", 4.0, "g of eps_u + g (eps_c - eps_u).")
+    choice("sampler", "ddim", SAMPLERS, "Sampler.")
+    integer("seed", 0, "Picture i of a seed is the same in any count.")
+    integer("size", None, "generate: side in pixels; the model's own by default.")
+    string("out", "runs/paint", "Folder of the pictures.")
+
+    string("image", None, "Picture to start from.")
+    number("strength", None, "Share of the steps that run: 0 nothing, 1 from noise.")
+    string("depth", None, "depth_to_image: depth map, brighter where nearer.")
+    string(
+        "mask", None, "inpaint: white where to paint; by default the picture's transparent pixels."
     )
-    flags.DEFINE_string("prompt", None, "What to show.", required=True)
-    flags.DEFINE_integer("count", 8, "How many pictures.", lower_bound=1)
-    flags.DEFINE_integer("batch", 8, "How many at a time.", lower_bound=1)
-    flags.DEFINE_integer("steps", 30, "Steps of the sampler.", lower_bound=1)
-    flags.DEFINE_float("guidance", 4.0, "g of eps_u + g (eps_c - eps_u).")
-    flags.DEFINE_enum("sampler", "ddim", SAMPLERS, "Sampler.")
-    flags.DEFINE_integer("seed", 0, "Picture i of a seed is the same in any count.")
-    flags.DEFINE_integer("size", None, "Side in pixels; the model's own by default.")
-    flags.DEFINE_string("out", "runs/paint", "Folder of the pictures.")
+    choice("fill", "nearest", ["nearest", "noise", "image"], "In the hole before it is painted.")
+    string("fill_image", None, "Picture for --fill=image, fitted to the hole.")
+    integer("seam", 0, "Width in pixels of the hole's edge to paint again; 0 leaves.")
+    number("seam_strength", 0.5, "Strength of that second pass.")
+    yes_or_no("seam_outside", False, "Let it change known pixels as far from the edge.")
+    integer(
+        "resample",
+        None,
+        "How often RePaint walks each stretch, with a model not trained to inpaint; 1 replaces "
+        "only. By default 4, and 1 with a model that was.",
+        lower_bound=1,
+    )
+    integer("jump", 5, "Steps of such a stretch.", lower_bound=1)
+
+    integer("frames", 4, "How many frames to go on.", lower_bound=1)
+    choice("direction", "right", list(DIRECTIONS), "outpaint: where the view goes.")
+    integer("shift", None, "outpaint: pixels a frame; a quarter by default.", lower_bound=1)
+    integer("border", None, "zoom: new pixels on each side; an eighth by default.", lower_bound=1)
+    integer("views", 12, "zoom: views of the film a frame.", lower_bound=1)
+    number("fps", 24.0, "zoom: views a second.", lower_bound=1.0)
+    yes_or_no("blend", False, "Move from prompt to prompt instead of holding each.")
+    stories.define_flags(values)
 
 
-def make_painter(
-    prior: Prior, *, sampler: str, steps: int, guidance: float, size: int
-) -> Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]:
-    """One jitted function that samples a batch of pictures with classifier-free guidance.
-
-    Args:
-      prior: the image model; its parameters are passed to the function.
-      sampler: one of `SAMPLERS`.
-      steps: of the sampler.
-      guidance: g of eps_u + g (eps_c - eps_u).
-      size: side in pixels.
-
-    Returns:
-      paint(prior_params, keys [B], condition [B, L, D], unconditional [L, D]) -> pictures
-      [B, size, size, 3] in [0, 1].
+def read_settings(values: flags.FlagValues = FLAGS) -> dict[str, Any]:
+    """The command as config.json keeps it; defaults of the task filled in.
 
     Raises:
-      ValueError: a size that the model's factor does not divide, or steps outside the schedule.
+      ValueError: a flag is missing, of another task, or out of range.
+      FileNotFoundError: the task has no default model.
     """
-    factor = prior.image_size // prior.latent_size
-    if size < factor or size % factor:
-        raise ValueError(f"--size={size} must be a positive multiple of the model's {factor}")
-    samplers.dpm_time_steps(prior.schedule, steps)  # refuses a wrong number of steps
-    samplers.time_steps(prior.schedule, steps)
-    shape = (size // factor, size // factor, prior.latent_channels)
-
-    def paint_one(
-        params: Any, key: jax.Array, condition: jax.Array, unconditional: jax.Array
-    ) -> jax.Array:
-        both = jnp.stack([unconditional, condition])
-
-        def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
-            eps = prior.denoise(params, jnp.repeat(z, 2, axis=0), jnp.repeat(t, 2), both)
-            return guided(eps[:1], eps[1:], guidance)
-
-        start_key, key = jax.random.split(key)
-        z = jax.random.normal(start_key, (1, *shape))
-        match sampler:
-            case "ddim":
-                z = samplers.sample_ddim(denoise, prior.schedule, z, steps)
-            case "euler":
-                z = samplers.sample_euler(denoise, prior.schedule, z, steps)
-            case "euler_ancestral":
-                z = samplers.sample_euler_ancestral(key, denoise, prior.schedule, z, steps)
-            case "dpm":
-                z = samplers.sample_dpm_solver(denoise, prior.schedule, z, steps)
-            case _:
-                raise ValueError(f"unknown sampler {sampler!r}; expected one of {SAMPLERS}")
-        return prior.decode(params, z)[0]
-
-    # Mapped over pictures, so that one does not depend on those beside it.
-    return jax.jit(jax.vmap(paint_one, in_axes=(None, 0, 0, None)))
+    task = values.task
+    mine = TASK_FLAGS[task]
+    others = {name for names in TASK_FLAGS.values() for name in names} - set(mine)
+    given = [f"--{name}" for name in sorted(others) if values[name].present]
+    if given:
+        raise ValueError(f"--task={task} does not take {', '.join(given)}")
+    settings = {"task": task, **{name: values[name].value for name in mine}}
+    for name in NEEDED.get(task, ()):
+        if settings[name] is None:
+            raise ValueError(f"--task={task} needs --{name}")
+    if "strength" in settings and settings["strength"] is None:
+        settings["strength"] = STRENGTH.get(task, 1.0)
+    for name, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name}={value} must be finite")
+    if settings.get("seam", 0) < 0:
+        raise ValueError(f"--seam={settings['seam']} must not be negative")
+    stories.check_prompt(settings)
+    settings["model"] = settings["model"] or inputs.default_model(task)
+    return settings
 
 
-def paint_prompts(
-    prior: Prior,
-    painter: Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array],
-    prompts: Sequence[str],
-    seed: int,
-    batch: int,
-) -> np.ndarray:
-    """One picture a prompt, `batch` at a time: [N, S, S, 3] in [0, 1].
+def prepare_generate(settings: dict[str, Any], prior: Prior) -> Callable[[], Result]:
+    """generate: what is returned paints.
 
     Raises:
-      FloatingPointError: a picture is not finite.
+      ValueError: a size or a number of steps that cannot be.
     """
-    # Each prompt is embedded once, and in one call: the text encoder compiles once.
-    names = sorted(set(prompts))
-    table = prior.embed(["", *names])
-    index = np.asarray([1 + names.index(prompt) for prompt in prompts])
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(
-        jnp.arange(len(prompts), dtype=jnp.uint32)
-    )
-    batch = min(batch, len(prompts))
-    parts = []
-    for start in range(0, len(prompts), batch):
-        # The last batch is filled up with the last picture, so that nothing compiles again.
-        rows = np.minimum(np.arange(start, start + batch), len(prompts) - 1)
-        images = np.asarray(painter(prior.params, keys[rows], table[index[rows]], table[0]))
-        parts.append(images[: len(prompts) - start])
-        print(f"{min(start + batch, len(prompts))}/{len(prompts)} pictures", flush=True)
-    images = np.concatenate(parts)
-    if not np.isfinite(images).all():
-        raise FloatingPointError(
-            "the pictures are not finite: the model's weights, its half precision, or the guidance"
-        )
-    return images
-
-
-def contact_sheet(images: np.ndarray, columns: int = 8) -> np.ndarray:
-    """Pictures [N, S, S, 3] in rows of `columns`, the last row filled up with white."""
-    columns = min(columns, len(images))
-    missing = -len(images) % columns
-    white = np.ones((missing, *images.shape[1:]), np.float32)
-    whole = np.concatenate([images, white])
-    return grid(whole.reshape(-1, columns, *images.shape[1:]))
-
-
-def generate() -> dict[str, Any]:
-    """The task of that name; returns the summary."""
-    settings: dict[str, Any] = {
-        "task": FLAGS.task,
-        "model": FLAGS.model,
-        "prompt": FLAGS.prompt,
-        "count": FLAGS.count,
-        "batch": FLAGS.batch,
-        "steps": FLAGS.steps,
-        "guidance": FLAGS.guidance,
-        "sampler": FLAGS.sampler,
-        "seed": FLAGS.seed,
-    }
-    if not settings["prompt"].strip():
-        raise ValueError("--prompt is empty; expected a description such as 'a red mug, side view'")
-    if not math.isfinite(settings["guidance"]):
-        raise ValueError(f"--guidance={settings['guidance']} must be finite")
-    prior = load_stable_diffusion(settings["model"])
-    settings["size"] = FLAGS.size or prior.image_size
+    settings["size"] = settings["size"] or prior.image_size
     painter = make_painter(
         prior,
         sampler=settings["sampler"],
@@ -174,28 +156,67 @@ def generate() -> dict[str, Any]:
         guidance=settings["guidance"],
         size=settings["size"],
     )
-    with open_run(FLAGS.out, settings, needed_bytes=_NEEDED_BYTES) as run:
-        started = time.monotonic()
+
+    def run() -> Result:
         prompts = [settings["prompt"]] * settings["count"]
-        images = paint_prompts(prior, painter, prompts, settings["seed"], settings["batch"])
-        for i, image in enumerate(images):
-            write_png(run.path / f"{i:03d}.png", image)
-        write_png(run.path / "sheet.png", contact_sheet(images))
-        summary = {
-            **settings,
-            "seconds": round(time.monotonic() - started, 1),
-            "peak_memory_bytes": peak_memory().host,
-        }
-        write_json(Path(run.path) / "summary.json", summary)
-    return summary
+        pictures = paint_prompts(prior, painter, prompts, settings["seed"], settings["batch"])
+        return Result(pictures, contact_sheet(pictures), {})
+
+    return run
+
+
+def prepare(settings: dict[str, Any]) -> Callable[[Path], Result]:
+    """Load the model, read the pictures, tell the story; what is returned paints into a folder.
+
+    Raises:
+      FileNotFoundError, ValueError, OSError: said before anything is written.
+    """
+    task = settings["task"]
+    for name in ("image", "mask", "fill_image", "depth"):
+        if settings.get(name) is not None:
+            inputs.read_picture(settings[name], f"--{name}")
+            settings[f"{name}_digest"] = inputs.digest(settings[name])
+    prior: Any = inputs.load_model(task, settings["model"])
+    if task in ("outpaint", "zoom"):
+        schedule = stories.schedule_of(settings)
+        settings["schedule"] = schedule.to_dict()
+        follow = prepare_outpaint if task == "outpaint" else prepare_zoom
+        return follow(settings, prior, schedule)
+    if task == "generate":
+        paint = prepare_generate(settings, prior)
+    elif task == "inpaint":
+        paint = prepare_inpaint(settings, prior)
+    else:
+        paint = prepare_image_to_image(settings, prior)
+
+    def run(folder: Path) -> Result:
+        result = paint()
+        for i, picture in enumerate(result.pictures):
+            write_png(folder / f"{i:03d}.png", picture)
+        return result
+
+    return run
 
 
 def main(argv: list[str]) -> None:
     """Check the flags, paint."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
-    for name, value in generate().items():
-        print(f"{name:>20}  {value}")
+    settings = read_settings()
+    paint = prepare(settings)
+    with open_run(FLAGS.out, settings, needed_bytes=_NEEDED_BYTES) as run:
+        started = time.monotonic()
+        result = paint(run.path)
+        write_png(run.path / "sheet.png", result.sheet)
+        summary = {
+            **settings,
+            **result.figures,
+            "seconds": round(time.monotonic() - started, 1),
+            "peak_memory_bytes": peak_memory().host,
+        }
+        write_json(run.path / "summary.json", summary)
+    for name, value in summary.items():
+        print(f"{name:>20}  {value if not isinstance(value, dict) else json.dumps(value)}")
 
 
 if __name__ == "__main__":

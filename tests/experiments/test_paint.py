@@ -1,14 +1,22 @@
 import dataclasses
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import paint
+from experiments.painting import inputs
 from geojax.diffusion.schedule import scaled_linear
-from geojax.io.media import read_image
+from geojax.io.media import read_image, write_png
+from geojax.methods.world_story import room_story
+from geojax.models.unet import UNet
+from geojax.priors.inpainting import ConditionedPrior
 from geojax.priors.mixture import mixture_prior
+from geojax.priors.prior import Prior
+from geojax.weights.folder import save_component
 from tests.experiments.binaries import run, strict_json
+from tests.weights.tiny_family import UNET, random_params, write_family
 
 SIZE = 4
 PROMPTS = ["red", "blue"]
@@ -89,12 +97,91 @@ def test_the_binary_paints(family, tmp_path):
 
 
 @pytest.mark.end_to_end
+def test_the_binary_inpaints_by_replacement(family, tmp_path):
+    """The embedded family's kind of model, through RePaint, on a size that is padded and cut."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (15, 18, 3), dtype=np.uint8)
+    mask = np.zeros((15, 18), bool)
+    mask[4:9, 6:13] = True
+    write_png(tmp_path / "image.png", image)
+    write_png(tmp_path / "mask.png", mask.astype(np.float32))
+    out = tmp_path / "out"
+    flags = [f"--{name}={tmp_path / name}.png" for name in ("image", "mask")]
+    flags += [f"--model={family}", f"--out={out}", "--count=1", "--steps=4", "--jump=2"]
+    done = run("paint", "--task=inpaint", "--prompt=a red mug", "--seam=2", *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = strict_json((out / "summary.json").read_text())
+    assert (summary["known_pixels_changed"], summary["resample"]) == (0, 4)
+    painted = np.round(read_image(out / "000.png").rgb * 255).astype(np.uint8)
+    np.testing.assert_array_equal(painted[~mask], image[~mask])
+    assert (painted[mask] != image[mask]).any()
+    assert (out / "sheet.png").is_file()
+
+    # The same command with another picture of the same name is another run.
+    write_png(tmp_path / "image.png", 255 - image)
+    other = run("paint", "--task=inpaint", "--prompt=a red mug", "--seam=2", *flags)
+    assert other.returncode != 0
+    assert "image_digest: the run has" in other.stderr
+
+
+@pytest.mark.end_to_end
+def test_the_binary_zooms_out_with_a_model_trained_to_inpaint(family, tmp_path):
+    folder = shutil.copytree(family, tmp_path / "inpainting")
+    unet = UNet(dataclasses.replace(UNET, in_channels=9))
+    component = random_params(unet), unet.config.to_dict()
+    save_component(folder / "unet", *component, overwrite=True)
+    out = tmp_path / "zoom"
+    flags = [f"--model={folder}", f"--out={out}", "--frames=2", "--steps=2", "--views=2"]
+    done = run("paint", "--task=zoom", "--story=rooms", "--story_every=1", "--blend", *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = strict_json((out / "summary.json").read_text())
+    assert summary["schedule"] == room_story(0, 3, 1).to_dict()
+    assert (summary["border"], summary["views"]) == (2, 5)
+    assert len(list((out / "frames").glob("*.png"))) == 3
+    assert (out / "zoom.mp4").is_file() and (out / "sheet.png").is_file()
+
+
+def test_each_task_loads_its_kind_of_model_and_refuses_another(tmp_path):
+    for channels in (4, 5, 9):
+        write_family(tmp_path / str(channels), dataclasses.replace(UNET, in_channels=channels))
+    kinds = {
+        ("generate", 4): Prior,
+        ("inpaint", 4): Prior,
+        ("zoom", 9): ConditionedPrior,
+        ("depth_to_image", 5): ConditionedPrior,
+    }
+    for (task, channels), kind in kinds.items():
+        assert isinstance(inputs.load_model(task, str(tmp_path / str(channels))), kind)
+    for task, channels, message in (
+        ("depth_to_image", 4, "takes 4 channels: a text-to-image model; expected a depth model"),
+        ("image_to_image", 9, "takes 9 channels: an inpainting model; expected a text-to-image"),
+        ("outpaint", 5, "takes 5 channels: a depth model; expected an inpainting model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            inputs.load_model(task, str(tmp_path / str(channels)))
+
+
+def test_tasks_without_an_embedded_model_say_so(monkeypatch, tmp_path):
+    assert inputs.default_model("image_to_image") == "geojax/assets/worlds-64"
+    with pytest.raises(FileNotFoundError, match="no embedded model is conditioned on depth"):
+        inputs.default_model("depth_to_image")
+    monkeypatch.setattr(inputs, "EMBEDDED_INPAINTING", tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="by replacement with --model=geojax/assets/worlds"):
+        inputs.default_model("inpaint")
+    monkeypatch.setattr(inputs, "EMBEDDED_INPAINTING", tmp_path)
+    assert inputs.default_model("zoom") == str(tmp_path)
+
+
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--prompt= "], "--prompt is empty"),
         (["--prompt=a mug", "--sampler=magic"], "value should be one of <ddim|euler|"),
-        (["--prompt=a mug", "--size=17"], "--size=17 must be a positive multiple"),
+        (
+            ["--prompt=a mug", "--size=17"],
+            "--size=17 must be a positive multiple of the model's 2; the nearest are 16 and 18",
+        ),
     ],
     ids=["empty", "sampler", "size"],
 )

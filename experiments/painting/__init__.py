@@ -1,0 +1,1 @@
+"""What paint.py is made of: one file a concern."""
