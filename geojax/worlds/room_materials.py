@@ -167,9 +167,10 @@ def wall_texture(surface: Surface) -> Texture:
             pitch=(9.0, 9.0),
         )
     if material == "stone":
+        colour = _mix(colour, PAINTS["grey"], 0.45)
         return Texture(
             colour,
-            other=dark,
+            other=_mix(colour, _DARK, 0.3),
             joint=_mix(colour, _DARK, 0.62),
             cell=(0.85, 0.45),
             gap=0.035,
@@ -184,7 +185,7 @@ def wall_texture(surface: Surface) -> Texture:
             colour,
             other=_mix(colour, _DARK, 0.4),
             joint=_mix(colour, _DARK, 0.75),
-            cell=(3.5, 0.24),
+            cell=(_FLAT, 0.24),
             gap=0.022,
             tint=0.26,
             grain=0.5 if surface.colour in ("brown", "beige") else 0.15,
@@ -255,9 +256,10 @@ def floor_texture(surface: Surface) -> Texture:
     if material == "concrete":
         return Texture(colour, other=dark, grain=0.6, pitch=(1.6, 1.6))
     if material == "stone":
+        colour = _mix(colour, PAINTS["grey"], 0.45)
         return Texture(
             colour,
-            other=dark,
+            other=_mix(colour, _DARK, 0.35),
             joint=_mix(colour, _DARK, 0.6),
             cell=(0.8, 0.6),
             gap=0.035,
@@ -291,9 +293,9 @@ def _marble(colour: tuple[float, float, float], cell: tuple[float, float]) -> Te
         cell=cell,
         gap=0.014,
         tint=0.08,
-        grain=0.7,
-        pitch=(1.2, 1.2),
-        vein=0.75,
+        grain=0.6,
+        pitch=(1.7, 1.1),
+        vein=0.6,
     )
 
 

@@ -18,7 +18,6 @@ v is 1 where the sun is seen: it throws shadows. A lamp lights its own space and
 outside of it. Windows show a sky without distance: its z-depth is `SKY_DEPTH`, its mask is kept.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -34,7 +33,7 @@ from geojax.worlds.room_scene import Scene
 SKY_DEPTH = 50.0
 """z-depth of the sky, metres: larger than of anything in a room."""
 
-EXPOSURE = 1.9
+EXPOSURE = 2.5
 _CORNERS = ((0.12, 0.35), (0.5, 0.5))  # (h, k_h) of equation (2)
 _GROUND = (0.36, 0.44, 0.26)  # display colour of what lies under the horizon, by day
 
@@ -108,9 +107,11 @@ def render_truth(scene: Scene, camera: Camera) -> Truth:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("supersample",))
 def render(scene: Scene, camera: Camera, *, supersample: int = 2) -> Float[Array, "b H W 3"]:
     """Antialiased pictures of b cameras, display-encoded in [0, 1].
+
+    Its stages are compiled one by one: in one program XLA fuses each into its users, and computes
+    all of it several times.
 
     Args:
       scene: one scene, or b of them.
@@ -120,8 +121,7 @@ def render(scene: Scene, camera: Camera, *, supersample: int = 2) -> Float[Array
     Returns:
       rgb.
     """
-    k, count = supersample, len(camera.camera_to_world)
-    scene = batched(scene, count)
+    k = supersample
     fine = Camera(
         camera_to_world=camera.camera_to_world,
         fx=camera.fx * k,
@@ -131,31 +131,56 @@ def render(scene: Scene, camera: Camera, *, supersample: int = 2) -> Float[Array
         height=camera.height * k,
         width=camera.width * k,
     )
-    hit, o, d = jax.lax.optimization_barrier(_cast(scene, fine))
-    material = jnp.take_along_axis(scene.material, hit.primitive, axis=1)
-    row = jnp.take_along_axis(scene.textures, material[..., None], axis=1)
+    scene = batched(scene, len(camera.camera_to_world))
+    hit, d, at, row = _surface(scene, fine)
+    rho = room_textures.albedo(row, *_coordinates(fine, hit, at, d))
+    light = _irradiance(scene, hit, at, _open(scene, hit, at))
+    return _pixels(scene, camera, hit, d, row, rho, light)
+
+
+@jax.jit
+def _surface(scene: Scene, camera: Camera) -> tuple[Hit, Rays3, Rays3, Float[Array, "n b r"]]:
+    """Hits, directions, positions, and the numbers of the texture there."""
+    hit, o, d = _cast(scene, camera)
     x, y, z = (p + hit.t * q for p, q in zip(o, d, strict=True))
-    at = (x, y, z)
-    # Barriers keep these as arrays: fused into the mean below they are computed many times over.
-    rho, at = jax.lax.optimization_barrier((_albedo(fine, hit, row, at, d), at))
-    light = jax.lax.optimization_barrier(_irradiance(scene, hit, at))
-    glow = row[..., 21]
-    shown = []
-    sky = _sky(scene, d)
-    for i in range(3):
-        radiance = rho[..., i] * light[i]
-        lit = 1.0 - jnp.exp(-EXPOSURE * radiance)
-        lit = lit + glow * (row[..., i] - lit)
-        shown.append(jnp.where(hit.miss, sky[i], lit))
-    linear = jax.lax.optimization_barrier(jnp.stack(shown, axis=-1))
-    split = linear.reshape(count, camera.height, k, camera.width, k, 3)
-    return jnp.clip(jnp.mean(split, axis=(2, 4)), 1e-6, 1.0) ** (1.0 / GAMMA)
+    material = jnp.take_along_axis(scene.material, hit.primitive, axis=1)
+    table = jnp.swapaxes(scene.textures, 1, 2)  # numbers as rows: each is read on its own
+    row = jnp.take_along_axis(table, material[:, None, :], axis=2)
+    return hit, d, (x, y, z), jnp.swapaxes(row, 0, 1)
 
 
-def _albedo(
-    camera: Camera, hit: Hit, row: Float[Array, "b r n"], at: Rays3, d: Rays3
-) -> Float[Array, "b r 3"]:
-    """Albedo over each pixel's footprint on the tangent plane of its hit."""
+@jax.jit
+def _pixels(
+    scene: Scene,
+    camera: Camera,
+    hit: Hit,
+    d: Rays3,
+    row: Float[Array, "n b r"],
+    rho: Rays3,
+    light: Rays3,
+) -> Float[Array, "b H W 3"]:
+    """Equation (3): tone, the glow of lamps, the sky, and the mean over each pixel."""
+    count, k = (
+        len(camera.camera_to_world),
+        round((hit.t.shape[1] / camera.height / camera.width) ** 0.5),
+    )
+    channels = []
+    for i, sky in enumerate(_sky(scene, d)):
+        lit = 1.0 - jnp.exp(-EXPOSURE * rho[i] * light[i])
+        lit = lit + row[21] * (row[i] - lit)
+        linear = jnp.where(hit.miss, sky, lit)
+        # Sums of slices, not a reduction: it is fused with what comes before.
+        split = linear.reshape(count, camera.height, k, camera.width, k)
+        mean = sum(split[:, :, a, :, b] for a in range(k) for b in range(k)) / (k * k)
+        channels.append(jnp.clip(mean, 1e-6, 1.0) ** (1.0 / GAMMA))
+    return jnp.stack(channels, axis=-1)
+
+
+@jax.jit
+def _coordinates(
+    camera: Camera, hit: Hit, at: Rays3, d: Rays3
+) -> tuple[tuple[Float[Array, "b r"], Float[Array, "b r"]], ...]:
+    """(u, v) and each pixel's footprint along them, on the tangent plane of its hit."""
     facing = sum(n * q for n, q in zip(hit.normal, d, strict=True))
     facing = jnp.where(jnp.abs(facing) < 1e-3, 1e-3, facing)
     extent: list[Float[Array, "b r"]] = [jnp.zeros_like(hit.t)] * 3
@@ -170,16 +195,24 @@ def _albedo(
     v = jnp.where(across_z, at[1], at[2])
     w_u = jnp.where(across_x, extent[1], extent[0])
     w_v = jnp.where(across_z, extent[1], extent[2])
-    return room_textures.albedo(row, jnp.stack([u, v], axis=-1), jnp.stack([w_u, w_v], axis=-1))
+    return (u, v), (w_u, w_v)
 
 
-def _irradiance(scene: Scene, hit: Hit, at: Rays3) -> list[Float[Array, "b r"]]:
-    """Equation (1), one array a channel."""
+@jax.jit
+def _open(scene: Scene, hit: Hit, at: Rays3) -> Float[Array, "b r"]:
+    """a, equation (2)."""
     n = hit.normal
     lifted = tuple((at[0] + h * n[0], at[1] + h * n[1], at[2] + h * n[2]) for h, _ in _CORNERS)
     shade: Float[Array, "b r"] = jnp.ones_like(hit.t)
     for (h, k), free in zip(_CORNERS, room_rays.clearances(scene, lifted), strict=True):
         shade = shade * (1.0 - k * jnp.maximum(0.0, 1.0 - free / h))
+    return shade
+
+
+@jax.jit
+def _irradiance(scene: Scene, hit: Hit, at: Rays3, shade: Float[Array, "b r"]) -> Rays3:
+    """Equation (1), one array a channel."""
+    n = hit.normal
     around = shade * (0.8 + 0.2 * n[2])
     # Lamps as an axis of their own, [b, lights, r]: one matrix product gives the three channels.
     lamps: Float[Array, "b l r"] = jnp.zeros((1, 1, 1))
@@ -198,14 +231,16 @@ def _irradiance(scene: Scene, hit: Hit, at: Rays3) -> list[Float[Array, "b r"]]:
     fall = jnp.exp(-away / 0.35) / (0.4 + square)
     power = jnp.maximum(0.0, cosine * inverse) * strength * fall * shade[:, None, :]
     lit = jnp.einsum("blr,bli->ibr", power, scene.light_colour, precision="highest")
-    total = [scene.ambient[:, i, None] * around + lit[i] for i in range(3)]
+    red, green, blue = (scene.ambient[:, i, None] * around + lit[i] for i in range(3))
+    total = (red, green, blue)
 
-    def with_sun() -> list[Float[Array, "b r"]]:
+    def with_sun() -> Rays3:
         x, y, z = (p + 2e-3 * m for p, m in zip(at, n, strict=True))
         s = (scene.sun[:, 0, None], scene.sun[:, 1, None], scene.sun[:, 2, None])
         cosine = jnp.maximum(0.0, n[0] * s[0] + n[1] * s[1] + n[2] * s[2])
         seen = jnp.where(room_rays.blocked(scene, (x, y, z), s), 0.0, cosine)
-        return [t + scene.sun_colour[:, i, None] * seen for i, t in enumerate(total)]
+        red, green, blue = (t + scene.sun_colour[:, i, None] * seen for i, t in enumerate(total))
+        return red, green, blue
 
     # One more pass over the solids, where it is needed.
     return jax.lax.cond(jnp.any(scene.sun_colour > 0.0), with_sun, lambda: total)

@@ -22,40 +22,75 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
-from geojax.worlds.room_materials import ROW
-
 Scalars = Float[Array, "*b"]
+Triple = tuple[Scalars, Scalars, Scalars]
 
 
 def albedo(
-    row: Float[Array, "*b {ROW}"], uv: Float[Array, "*b 2"], footprint: Float[Array, "*b 2"]
-) -> Float[Array, "*b 3"]:
+    row: Float[Array, "n *b"], uv: tuple[Scalars, Scalars], footprint: tuple[Scalars, Scalars]
+) -> Triple:
     """Linear albedo in [0, 1] at points of surfaces.
 
+    The two halves are compiled apart: XLA would fuse the random numbers into each of their users,
+    and compute them ten times over.
+
     Args:
-      row: numbers of the texture at each point (`room_materials.row`).
+      row: numbers of the texture at each point (`room_materials.row`), as leading axis.
       uv: metres along the surface.
       footprint: extent of the pixel along u and v, metres.
 
     Returns:
-      the mean albedo over the footprint, without the glow.
+      the mean albedo over the footprint, one array a channel, without the glow.
     """
-    numbers = [row[..., i] for i in range(9, ROW)]
-    width, height, gap, bond, check_u, check_v, tint, motley = numbers[:8]
-    grain, pitch_u, pitch_v, vein, _, turned, offset = numbers[8:]
-    upright = turned > 0.5
-    u = jnp.where(upright, uv[..., 1], uv[..., 0]) + offset
-    v = jnp.where(upright, uv[..., 0], uv[..., 1])
-    w_u = jnp.where(upright, footprint[..., 1], footprint[..., 0])
-    w_v = jnp.where(upright, footprint[..., 0], footprint[..., 1])
+    upright = row[22] > 0.5
+    (u, v), (w_u, w_v) = uv, footprint
+    u, v = jnp.where(upright, v, u) + row[23], jnp.where(upright, u, v)
+    w_u, w_v = jnp.where(upright, w_v, w_u), jnp.where(upright, w_u, w_v)
+    return _colours(row, (u, v), (w_u, w_v), *_random(row, (u, v), (w_u, w_v)))
 
-    # Cells.
-    y, w_y = v / height, w_v / height
+
+def _cells(
+    row: Float[Array, "n *b"], uv: tuple[Scalars, Scalars], w: tuple[Scalars, Scalars]
+) -> tuple[Scalars, Scalars, Scalars, Scalars, Scalars]:
+    """(x, y) in cells, the row's number, and the footprint in cells."""
+    width, height, bond = row[9], row[10], row[12]
+    y = uv[1] / height
     line = jnp.floor(y)
-    x, w_x = u / width + bond * line, w_u / width
+    return uv[0] / width + bond * line, y, line, w[0] / width, w[1] / height
+
+
+@jax.jit
+def _random(
+    row: Float[Array, "n *b"], uv: tuple[Scalars, Scalars], w: tuple[Scalars, Scalars]
+) -> tuple[UInt32[Array, "*b"], Scalars, Scalars]:
+    """The random bits of each cell, and two octaves of grain."""
+    x, _, line, _, _ = _cells(row, uv, w)
+    bits = _hash(jnp.floor(x), line, row[23])
+    pitch_u, pitch_v, shift = row[18], row[19], 7.0 * _unit(bits >> jnp.uint32(20))
+    low, high = (
+        _noise(
+            uv[0] * pitch_u * f + shift, uv[1] * pitch_v * f, w[0] * pitch_u * f, w[1] * pitch_v * f
+        )
+        for f in (1.0, 2.7)
+    )
+    return bits, low, high
+
+
+@jax.jit
+def _colours(
+    row: Float[Array, "n *b"],
+    uv: tuple[Scalars, Scalars],
+    w: tuple[Scalars, Scalars],
+    bits: UInt32[Array, "*b"],
+    low: Scalars,
+    high: Scalars,
+) -> Triple:
+    """Put the pattern together."""
+    width, height, gap, bond, check_u, check_v, tint, motley, grain = row[9:18]
+    pitch_u, pitch_v, vein = row[18:21]
+    x, y, _, w_x, w_y = _cells(row, uv, w)
     kept = jnp.clip(1.5 - jnp.maximum(w_x, w_y), 0.0, 1.0)  # of what is random in a cell
-    bits = _hash(jnp.floor(x), line, offset)
-    first, second, third = (_unit(bits >> jnp.uint32(s)) for s in (0, 10, 20))
+    hue = tuple(_unit(bits >> jnp.uint32(s)) for s in (0, 10, 20))
     joint_x = _joint(x, w_x, gap / width)
     # A footprint over several shifted rows sees all phases of the joints at once.
     over = jnp.where(bond != 0.0, jnp.clip(w_y - 0.3, 0.0, 1.0), 0.0)
@@ -65,29 +100,22 @@ def albedo(
     # Two colours: checkers and grain.
     wave_x = jnp.where(check_u > 0.5, _square(x, w_x), 1.0)
     wave_y = jnp.where(check_v > 0.5, _square(y, w_y), 1.0)
-    waves = [
-        _noise(u * pitch_u * f + 7.0 * third, v * pitch_v * f, w_u * pitch_u * f, w_v * pitch_v * f)
-        for f in (1.0, 2.7)
-    ]
-    mixed = 0.5 - 0.5 * wave_x * wave_y + grain * (0.5 + 0.55 * waves[0] + 0.35 * waves[1])
+    mixed = 0.5 - 0.5 * wave_x * wave_y + grain * (0.5 + 0.55 * low + 0.35 * high)
     mixed = jnp.clip(mixed, 0.0, 1.0)
-    light = 1.0 + tint * (2.0 * first - 1.0) * kept
+    light = 1.0 + tint * (2.0 * hue[0] - 1.0) * kept
     # Veins run where the noise crosses zero; far away they are their mean.
-    sharp = jnp.clip(1.0 - jnp.maximum(w_u * pitch_u, w_v * pitch_v) * 1.5, 0.0, 1.0)
-    ridge = jnp.clip(1.0 - jnp.abs(waves[0] + 0.45 * waves[1]) * 9.0, 0.0, 1.0)
+    sharp = jnp.clip(1.0 - jnp.maximum(w[0] * pitch_u, w[1] * pitch_v) * 1.5, 0.0, 1.0)
+    ridge = jnp.clip(1.0 - jnp.abs(low + 0.45 * high) * 9.0, 0.0, 1.0)
     veined = vein * (0.10 + sharp * (ridge - 0.10))
-    # Kept as arrays: fused into each channel they would all be computed three times.
-    mixed, light, veined, joint, hue = jax.lax.optimization_barrier(
-        (mixed, light, veined, joint, (first, second, third))
-    )
-    channels = []
-    for i in range(3):
-        base = row[..., i] + mixed * (row[..., 3 + i] - row[..., i])
+
+    def channel(i: int) -> Scalars:
+        base = row[i] + mixed * (row[3 + i] - row[i])
         base = base * light * (1.0 + motley * (2.0 * hue[i] - 1.0) * kept)
-        seam = row[..., 6 + i]
+        seam = row[6 + i]
         base = base + veined * (seam - base)
-        channels.append(jnp.clip(base + joint * (seam - base), 0.0, 1.0))
-    return jnp.stack(channels, axis=-1)
+        return jnp.clip(base + joint * (seam - base), 0.0, 1.0)
+
+    return channel(0), channel(1), channel(2)
 
 
 def _joint(x: Scalars, w: Scalars, g: Scalars) -> Scalars:
