@@ -48,7 +48,7 @@ def free_distance(room: Room, points: Float[np.ndarray, "n 3"]) -> Float[np.ndar
     Of ellipsoids it is a lower bound. Points outside of all spaces have a distance too.
     """
     scene, p = room.scene, points.astype(np.float64)[:, None, :]
-    boxes, rounds = (int(n) for n in np.asarray(scene.count))
+    boxes, rounds = (int(n) for n in np.asarray(scene.used))
     low, high = np.asarray(scene.low)[:boxes], np.asarray(scene.high)[:boxes]
     q = np.abs(p - 0.5 * (low + high)) - 0.5 * (high - low)
     outside = np.linalg.norm(np.maximum(q, 0.0), axis=-1)
@@ -139,7 +139,7 @@ def _free_place(rng: np.random.Generator, room: Room, index: int) -> Float[np.nd
 
 def _heading(
     rng: np.random.Generator, room: Room, index: int, position: Float[np.ndarray, "3"]
-) -> tuple[float, float]:
+) -> tuple[float, tuple[float, float]]:
     """Yaw and pitch, radians: along a corridor mostly, else wherever 2 metres can be seen."""
     if room.spaces[index].kind == "corridor" and rng.uniform() < 0.75:
         yaw = rng.integers(2, size=5) * math.pi + rng.normal(0.0, 0.16, 5)
@@ -162,7 +162,7 @@ def _furniture(room: Room, index: int) -> Float[np.ndarray, "n 3"]:
         for thing in room.things
     ]
     scene = room.scene
-    boxes = int(np.asarray(scene.count)[0])
+    boxes = int(np.asarray(scene.used)[0])
     chosen = np.asarray(named)[np.asarray(scene.thing)[:boxes]]
     return 0.5 * (np.asarray(scene.low)[:boxes] + np.asarray(scene.high)[:boxes])[chosen]
 

@@ -142,7 +142,8 @@ def door(rng: np.random.Generator) -> Piece:
     base = PAINTS[colour]
     dark = Texture(tuple(0.82 * c for c in base))  # type: ignore[arg-type]
     leaf = bare_wood(rng)._replace(turned=1.0) if colour == "brown" else Texture(base)
-    panel = leaf._replace(colour=tuple(0.8 * c for c in leaf.colour)) if leaf.grain else dark
+    red, green, blue = (0.8 * c for c in leaf.colour)
+    panel = leaf._replace(colour=(red, green, blue)) if leaf.grain else dark
     edge = Texture((0.92, 0.91, 0.88)) if colour != "white" else Texture(PAINTS["grey"])
     (width, height), rows = DOOR, int(rng.integers(2, 4))
 

@@ -92,8 +92,9 @@ def _columns(table: Float[Array, "b p n"], start: Int[Array, ""], j: int) -> lis
     return [part[:, :, i] for i in range(table.shape[-1])]
 
 
-def _turns(count: Int[Array, " b"]) -> Int[Array, ""]:
-    return (jnp.max(count) + _AT_ONCE - 1) // _AT_ONCE
+def _turns(scene: Scene, which: int) -> Int[Array, ""]:
+    """Turns of the loop over the boxes (0) or the round solids (1) of the fullest scene."""
+    return (jnp.max(jnp.asarray(scene.used)[:, which]) + _AT_ONCE - 1) // _AT_ONCE
 
 
 def _tables(scene: Scene) -> tuple[Float[Array, "b p 6"], Float[Array, "b q 7"]]:
@@ -138,8 +139,8 @@ def nearest(scene: Scene, o: Rays3, d: Rays3) -> Hit:
 
     shape = jnp.broadcast_shapes(o[0].shape, d[0].shape)
     best = jnp.full(shape, _MISS, jnp.int32)
-    best = jax.lax.fori_loop(0, _turns(scene.count[:, 0]), box_turn, best)
-    best = jax.lax.fori_loop(0, _turns(scene.count[:, 1]), round_turn, best)
+    best = jax.lax.fori_loop(0, _turns(scene, 0), box_turn, best)
+    best = jax.lax.fori_loop(0, _turns(scene, 1), round_turn, best)
     miss, index = best >= _MISS, best & 255
     index = jnp.where(miss, 0, index)
     is_round = index >= MAX_BOXES
@@ -195,8 +196,8 @@ def blocked(scene: Scene, o: Rays3, d: Rays3) -> Bool[Array, "b r"]:
 
     shape = jnp.broadcast_shapes(o[0].shape, d[0].shape)
     found = jnp.zeros(shape, bool)
-    found = jax.lax.fori_loop(0, _turns(scene.count[:, 0]), box_turn, found)
-    return jax.lax.fori_loop(0, _turns(scene.count[:, 1]), round_turn, found)
+    found = jax.lax.fori_loop(0, _turns(scene, 0), box_turn, found)
+    return jax.lax.fori_loop(0, _turns(scene, 1), round_turn, found)
 
 
 def clearances(scene: Scene, points: tuple[Rays3, ...]) -> list[Float[Array, "b r"]]:
@@ -243,6 +244,6 @@ def clearances(scene: Scene, points: tuple[Rays3, ...]) -> list[Float[Array, "b 
         return least
 
     least = [jnp.full(p[0].shape, 1e6) for p in points]
-    least = jax.lax.fori_loop(0, _turns(scene.count[:, 0]), box_turn, least)
-    least = jax.lax.fori_loop(0, _turns(scene.count[:, 1]), round_turn, least)
+    least = jax.lax.fori_loop(0, _turns(scene, 0), box_turn, least)
+    least = jax.lax.fori_loop(0, _turns(scene, 1), round_turn, least)
     return [jnp.sqrt(x) for x in least]

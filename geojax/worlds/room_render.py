@@ -234,16 +234,18 @@ def _irradiance(scene: Scene, hit: Hit, at: Rays3, shade: Float[Array, "b r"]) -
     red, green, blue = (scene.ambient[:, i, None] * around + lit[i] for i in range(3))
     total = (red, green, blue)
 
+    sun, sunlight = jnp.asarray(scene.sun), jnp.asarray(scene.sun_colour)
+
     def with_sun() -> Rays3:
         x, y, z = (p + 2e-3 * m for p, m in zip(at, n, strict=True))
-        s = (scene.sun[:, 0, None], scene.sun[:, 1, None], scene.sun[:, 2, None])
+        s = (sun[:, 0, None], sun[:, 1, None], sun[:, 2, None])
         cosine = jnp.maximum(0.0, n[0] * s[0] + n[1] * s[1] + n[2] * s[2])
         seen = jnp.where(room_rays.blocked(scene, (x, y, z), s), 0.0, cosine)
-        red, green, blue = (t + scene.sun_colour[:, i, None] * seen for i, t in enumerate(total))
+        red, green, blue = (t + sunlight[:, i, None] * seen for i, t in enumerate(total))
         return red, green, blue
 
     # One more pass over the solids, where it is needed.
-    return jax.lax.cond(jnp.any(scene.sun_colour > 0.0), with_sun, lambda: total)
+    return jax.lax.cond(jnp.any(sunlight > 0.0), with_sun, lambda: total)
 
 
 def _sky(scene: Scene, d: Rays3) -> list[Float[Array, "b r"]]:
@@ -254,7 +256,7 @@ def _sky(scene: Scene, d: Rays3) -> list[Float[Array, "b r"]]:
     below = jnp.clip(-height * 30.0, 0.0, 1.0)
     colours = []
     for i in range(3):
-        horizon, zenith = (scene.sky[:, j, i, None] for j in (0, 1))
+        horizon, zenith = (jnp.asarray(scene.sky)[:, j, i, None] for j in (0, 1))
         colour = horizon + up * (zenith - horizon)
         ground = _GROUND[i] * horizon
         colours.append((colour + below * (ground - colour)) ** GAMMA)

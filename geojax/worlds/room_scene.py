@@ -35,7 +35,7 @@ class Scene(NamedTuple):
       ellipsoid: 1 for an ellipsoid, 0 for a cylinder, [rounds].
       material: index of the row of each primitive, boxes first, [boxes + rounds].
       thing: index of what each primitive is part of, into `Room.things`, [boxes + rounds].
-      count: how many boxes and rounds are in use, [2].
+      used: how many boxes and rounds there are, [2].
       textures: rows of `room_materials.row`, [materials, ROW].
       light: positions, [lights, 3].
       light_colour: radiant intensity, 0 for unused lights, [lights, 3].
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
     ellipsoid: Numbers
     material: Int[Array, "..."] | Int[np.ndarray, "..."]
     thing: Int[Array, "..."] | Int[np.ndarray, "..."]
-    count: Int[Array, "..."] | Int[np.ndarray, "..."]
+    used: Int[Array, "..."] | Int[np.ndarray, "..."]
     textures: Numbers
     light: Numbers
     light_colour: Numbers
@@ -279,7 +279,7 @@ class Builder:
             ellipsoid=padded(ball, 2, MAX_ROUNDS, 0.0),
             material=labels(2, 3),
             thing=labels(3, 4),
-            count=np.asarray([len(self.boxes), len(self.rounds)], np.int32),
+            used=np.asarray([len(self.boxes), len(self.rounds)], np.int32),
             textures=padded([np.asarray(rows)], 0, MAX_MATERIALS, np.ones(ROW)),
             light=padded(lamp, 0, MAX_LIGHTS, none),
             light_colour=padded(lamp, 1, MAX_LIGHTS, none),
