@@ -20,7 +20,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import object_report
-from experiments.devices import use_every_core
 from geojax.geometry.camera_sampling import CameraDistribution
 from geojax.geometry.occupancy import full_grid
 from geojax.io.checkpoint import Checkpointer
@@ -184,7 +183,6 @@ def main(argv: list[str]) -> None:
     """Check the flags, open the run, distil."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
-    use_every_core()
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     config, prompt = FLAGS.config, FLAGS.prompt
     check_config(config, prompt)

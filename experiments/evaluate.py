@@ -22,7 +22,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import distill, object_report, paint
-from experiments.devices import use_every_core
 from experiments.table import format_table, number
 from geojax.io.atomic import write_json
 from geojax.io.media import grid, read_image, write_png
@@ -286,7 +285,6 @@ def main(argv: list[str]) -> None:
     """Check the flags, run a suite."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
-    use_every_core()
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     out, config = Path(FLAGS.out), FLAGS.config
     if FLAGS.suite == "generate":

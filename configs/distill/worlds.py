@@ -74,7 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.weights.orientation = 1.0
 
     # What is exported.
-    config.density_threshold = 10.0
+    config.density_threshold = 5.0
     config.mesh_resolution = 96
     config.picture_size = 96
     return config

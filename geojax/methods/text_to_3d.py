@@ -24,7 +24,6 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from geojax.geometry.camera import Camera
 from geojax.geometry.camera_sampling import (
     CameraDistribution,
     ViewSample,
@@ -208,46 +207,7 @@ def distillation_step(
     Returns:
       step(state, prior_params, prompt_views) -> (state, metrics).
     """
-    split, whole = PartitionSpec("views"), PartitionSpec()
-    sharded = NamedSharding(mesh, split)
-    shares = mesh.shape["views"]
-
-    def draw_share(
-        params: Params,
-        camera: Camera,
-        keys: Key[Array, " V"],
-        background: Float[Array, "V 3"],
-        light: Light | None,
-        grid: OccupancyGrid,
-    ) -> Rendering:
-        share = render(
-            field.apply,
-            params,
-            camera,
-            keys,
-            samples=samples,
-            radius=radius,
-            background=background,
-            light=light,
-            occupancy=grid,
-            capacity=None if capacity is None else -(-capacity // shares),
-        )
-        return share._replace(
-            dropped=jax.lax.pmean(share.dropped, "views"),
-            occupied=jax.lax.psum(share.occupied, "views"),
-        )
-
-    # Each device packs and evaluates the samples of its own views: left to the compiler, the list
-    # of samples would be one, and every device would evaluate the whole of it.
-    lit = split if shaded else None
-    pictures = Rendering(split, split, split, lit, lit, split, dropped=whole, occupied=whole)
-    draw = jax.shard_map(
-        draw_share,
-        mesh=mesh,
-        in_specs=(whole, split, split, split, split, whole),
-        out_specs=pictures,
-        check_vma=False,
-    )
+    sharded = NamedSharding(mesh, PartitionSpec("views"))
 
     def loss(
         params: Params, prior_params: Params, key: Key[Array, ""], state: State, prompt: PromptViews
@@ -256,13 +216,17 @@ def distillation_step(
         seen: ViewSample = sample_views(keys[0], distribution, views, size, size)
         seen = jax.lax.with_sharding_constraint(seen, sharded)
         light = random_light(keys[1], seen.camera.position, ambient, textureless)
-        rendering = draw(
+        rendering = render(
+            field.apply,
             params,
             seen.camera,
-            jax.random.split(keys[2], views),
-            random_backgrounds(keys[3], views),
-            light if shaded else None,
-            state.grid,
+            keys[2],
+            samples=samples,
+            radius=radius,
+            background=random_backgrounds(keys[3], views),
+            light=light if shaded else None,
+            occupancy=state.grid,
+            capacity=capacity,
         )
         image = _enlarge(rendering.rgb, prior.image_size)
         x = jax.lax.with_sharding_constraint(prior.encode(prior_params, image), sharded)
