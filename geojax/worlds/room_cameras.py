@@ -7,6 +7,7 @@ see. Their field of view is about that of SceneScape (54 degrees).
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,7 +28,11 @@ FOV = (50.0, 58.0)
 WALK_FOV = 54.22
 """Field of view of a walk, degrees: SceneScape's 500 pixels across 512."""
 
+_AHEAD = 1.8  # least distance of a walk from the end of the corridor that it looks at, metres
 _TRIES = 400
+
+
+_look_at = jax.jit(look_at)  # op by op it would take longer than to render the picture
 
 
 class RoomViews(NamedTuple):
@@ -72,22 +77,38 @@ def clear_paths(
     directions: Float[np.ndarray, "n 3"],
     reach: float,
 ) -> Float[np.ndarray, " n"]:
-    """How far one can look from a point along unit directions, at most `reach` metres.
+    """How far one can look from a point along directions, at most `reach` metres.
 
-    A window ends the view. Marched by the free distance, so up to 5 cm too short.
+    A window ends the view; a round solid is taken for the box around it.
     """
-    low = np.asarray([space.low for space in room.spaces]) - THICKNESS
-    high = np.asarray([space.high for space in room.spaces]) + THICKNESS
-    at = np.zeros(len(directions))
-    for _ in range(24):
-        points = origin + at[:, None] * directions
-        step = free_distance(room, points)
-        inside = ((points[:, None] >= low) & (points[:, None] <= high)).all(-1).any(-1)
-        going = (step >= 0.05) & (at < reach) & inside
-        if not going.any():
-            break
-        at = np.where(going, at + step, at)
-    return np.minimum(at, reach)
+    scene = room.scene
+    boxes, rounds = (int(n) for n in np.asarray(scene.used))
+    centre, radii = np.asarray(scene.centre)[:rounds], np.asarray(scene.radii)[:rounds]
+    low = np.concatenate([np.asarray(scene.low)[:boxes], centre - radii])
+    high = np.concatenate([np.asarray(scene.high)[:boxes], centre + radii])
+    near, far = _crossings(origin, directions, low, high)
+    ahead = np.min(near, axis=1, where=(near <= far) & (near > 0.0), initial=reach)
+    # The view goes on from a space into the next where their boxes, with walls, overlap.
+    low = np.asarray([space.low for space in room.spaces]) - 1.01 * THICKNESS
+    high = np.asarray([space.high for space in room.spaces]) + 1.01 * THICKNESS
+    near, far = _crossings(origin, directions, low, high)
+    inside = np.zeros(len(directions))
+    for _ in room.spaces:
+        joined = (near <= inside[:, None]) & (far >= inside[:, None])
+        inside = np.max(far, axis=1, where=joined, initial=0.0)
+    return np.minimum(ahead, inside)
+
+
+def _crossings(
+    origin: Float[np.ndarray, "3"],
+    directions: Float[np.ndarray, "n 3"],
+    low: Float[np.ndarray, "m 3"],
+    high: Float[np.ndarray, "m 3"],
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """Where rays enter and leave boxes."""
+    safe = np.where(np.abs(directions) < 1e-9, 1e-9, directions)[:, None]
+    first, second = (low - origin) / safe, (high - origin) / safe
+    return np.minimum(first, second).max(-1), np.maximum(first, second).min(-1)
 
 
 def sample_views(
@@ -180,7 +201,7 @@ def _cameras(
     )
     position = jnp.asarray(positions, jnp.float32)
     up = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0]), position.shape)
-    pose = look_at(position, position + jnp.asarray(forward, jnp.float32), up)
+    pose = _look_at(position, position + jnp.asarray(forward, jnp.float32), up)
     focal = focal_from_fov(jnp.asarray(np.radians(fovs), jnp.float32), size)
     return pinhole(pose, focal, size, size)
 
@@ -216,17 +237,16 @@ def walk(
     if space.kind != "corridor":
         raise ValueError(f"a walk needs a corridor; the main space is a {space.kind}")
     (x0, y0, _), (x1, y1, _) = space.low, space.high
-    length, most = (frames - 1) * step, x1 - x0 - 4.0 * CLEARANCE
+    length, most = (frames - 1) * step, x1 - x0 - _AHEAD - 2.0 * CLEARANCE
     if length > most:
         raise ValueError(
             f"a walk of {frames} frames with steps of {step} m is {length:.1f} m long; "
             f"this corridor has {most:.1f} m"
         )
     ahead = 1.0 if rng.uniform() < 0.5 else -1.0  # along which direction of x it looks
-    moves = -ahead if backward else ahead
-    start = float(rng.uniform(0.0, most - length)) + 2.0 * CLEARANCE
-    at = start + step * np.arange(frames)
-    x = x0 + at if moves > 0.0 else x1 - at
+    from_end = _AHEAD + float(rng.uniform(0.0, most - length)) + step * np.arange(frames)
+    from_end = from_end if backward else from_end[::-1]
+    x = x1 - from_end if ahead > 0.0 else x0 + from_end
     phase, height = float(rng.uniform(0.0, 2.0 * math.pi)), float(rng.uniform(1.35, 1.6))
     turn = np.sin(2.0 * math.pi * np.arange(frames) / 24.0 + phase)
     y = 0.5 * (y0 + y1) + 0.12 * turn

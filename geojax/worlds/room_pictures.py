@@ -67,40 +67,45 @@ def room_of(seed: int, number: int, *, held_out: bool = False) -> Room:
 
 def trace_rooms(seed: int, numbers: Sequence[int], size: int, *, held_out: bool = False) -> Pool:
     """Trace `VIEWS_PER_ROOM` views of each room at size x size."""
-    parts: list[Pool] = []
+    rooms = [room_of(seed, n, held_out=held_out) for n in numbers]
+    # Rooms of like numbers of solids together: a batch takes as long as its fullest room.
+    order = np.argsort([int(np.asarray(room.scene.used)[0]) for room in rooms], kind="stable")
     at_once = _AT_ONCE // VIEWS_PER_ROOM
-    for start in range(0, len(numbers), at_once):
-        some = list(numbers[start : start + at_once])
+    parts: dict[int, Pool] = {}
+    for start in range(0, len(rooms), at_once):
+        some = [int(i) for i in order[start : start + at_once]]
         # The last rooms are repeated until the batch is full: one shape, one compilation.
-        padded = some + [some[-1]] * (at_once - len(some))
-        rooms = [room_of(seed, n, held_out=held_out) for n in padded]
-        cameras = [
-            sample_views(np.random.default_rng((seed, n, 2)), room, VIEWS_PER_ROOM, size).camera
-            for n, room in zip(padded, rooms, strict=True)
-        ]
-        camera = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *cameras)
-        scene = Scene(
-            *(
-                np.repeat(np.stack(leaves), VIEWS_PER_ROOM, axis=0)
-                for leaves in zip(*(room.scene for room in rooms), strict=True)
-            )
-        )
-        image, truth = render(scene, camera), render_truth(scene, camera)
-        things = np.asarray(truth.thing)
-        facts = [
-            room_captions.to_row(room_captions.observe(rooms[i // VIEWS_PER_ROOM], things[i]))
-            for i in range(len(things))
-        ]
-        pool = Pool(
-            rgb=np.asarray(jnp.round(image * 255.0)).astype(np.uint8),
-            depth=np.asarray(truth.depth).astype(np.float16),
-            facts=np.stack(facts),
-            focal=np.asarray(camera.fx),
-            pose=np.asarray(camera.camera_to_world),
-            room=np.repeat(np.asarray(padded, np.int32), VIEWS_PER_ROOM),
-        )
-        parts.append(Pool(*(leaf[: len(some) * VIEWS_PER_ROOM] for leaf in pool)))
-    return concatenate(parts)
+        some += some[-1:] * (at_once - len(some))
+        traced = _trace(seed, [numbers[i] for i in some], [rooms[i] for i in some], size)
+        parts.update(zip(some, traced, strict=True))
+    return concatenate([parts[i] for i in range(len(rooms))])
+
+
+def _trace(seed: int, numbers: Sequence[int], rooms: Sequence[Room], size: int) -> list[Pool]:
+    """The views of a few rooms, a pool for each."""
+    cameras = [
+        sample_views(np.random.default_rng((seed, n, 2)), room, VIEWS_PER_ROOM, size).camera
+        for n, room in zip(numbers, rooms, strict=True)
+    ]
+    camera = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *cameras)
+    scenes = [np.stack(leaves) for leaves in zip(*(room.scene for room in rooms), strict=True)]
+    scene = Scene(*(np.repeat(leaf, VIEWS_PER_ROOM, axis=0) for leaf in scenes))
+    image, truth = render(scene, camera), render_truth(scene, camera)
+    things = np.asarray(truth.thing)
+    facts = [
+        room_captions.to_row(room_captions.observe(rooms[i // VIEWS_PER_ROOM], seen))
+        for i, seen in enumerate(things)
+    ]
+    pool = Pool(
+        rgb=np.asarray(jnp.round(image * 255.0)).astype(np.uint8),
+        depth=np.asarray(truth.depth).astype(np.float16),
+        facts=np.stack(facts),
+        focal=np.asarray(camera.fx),
+        pose=np.asarray(camera.camera_to_world),
+        room=np.repeat(np.asarray(numbers, np.int32), VIEWS_PER_ROOM),
+    )
+    views = [slice(i, i + VIEWS_PER_ROOM) for i in range(0, len(things), VIEWS_PER_ROOM)]
+    return [Pool(*(leaf[view] for leaf in pool)) for view in views]
 
 
 def concatenate(pools: Sequence[Pool]) -> Pool:

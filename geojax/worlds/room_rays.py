@@ -114,6 +114,14 @@ def nearest(scene: Scene, o: Rays3, d: Rays3) -> Hit:
     Returns:
       the hits.
     """
+    # Compiled apart: in one program XLA repeats the gathers and the algebra for every output.
+    best = _search(scene, o, d)
+    return _hit(best, *_winner(scene, best), o, d)
+
+
+@jax.jit
+def _search(scene: Scene, o: Rays3, d: Rays3) -> Int[Array, "b r"]:
+    """The packed nearest entry of each ray: the bits of t, the lowest eight an index."""
     boxes, rounds = _tables(scene)
     ix, iy, iz = (safe_inverse(x) for x in d)
     inverse = (ix, iy, iz)
@@ -140,19 +148,44 @@ def nearest(scene: Scene, o: Rays3, d: Rays3) -> Hit:
     shape = jnp.broadcast_shapes(o[0].shape, d[0].shape)
     best = jnp.full(shape, _MISS, jnp.int32)
     best = jax.lax.fori_loop(0, _turns(scene, 0), box_turn, best)
-    best = jax.lax.fori_loop(0, _turns(scene, 1), round_turn, best)
-    miss, index = best >= _MISS, best & 255
-    index = jnp.where(miss, 0, index)
+    return jax.lax.fori_loop(0, _turns(scene, 1), round_turn, best)
+
+
+def _index(best: Int[Array, "b r"]) -> Int[Array, "b r"]:
+    return jnp.where(best >= _MISS, 0, best & 255)
+
+
+@jax.jit
+def _winner(
+    scene: Scene, best: Int[Array, "b r"]
+) -> tuple[Float[Array, "b r 6"], Float[Array, "b r 7"]]:
+    """The numbers of the solid that each ray hits, as a box and as a round solid."""
+    boxes, rounds = _tables(scene)
+    index = _index(best)
+    box = jnp.where(index < MAX_BOXES, index, 0)
+    ball = jnp.maximum(index - MAX_BOXES, 0)
+    return (
+        jnp.take_along_axis(boxes, box[..., None], axis=1, mode="clip"),
+        jnp.take_along_axis(rounds, ball[..., None], axis=1, mode="clip"),
+    )
+
+
+@jax.jit
+def _hit(
+    best: Int[Array, "b r"],
+    box: Float[Array, "b r 6"],
+    ball: Float[Array, "b r 7"],
+    o: Rays3,
+    d: Rays3,
+) -> Hit:
+    """The hit in full, of the solid that is known to be the nearest."""
+    miss, index = best >= _MISS, _index(best)
     is_round = index >= MAX_BOXES
-
-    def gathered(table, i):
-        rows = jnp.take_along_axis(table, i[..., None], axis=1, mode="clip")
-        return [rows[..., n] for n in range(table.shape[-1])]
-
-    c = gathered(boxes, jnp.where(is_round, 0, index))
-    near, _, (ex, ey, ez) = _box(c[:3], c[3:], o, inverse)
+    ix, iy, iz = (safe_inverse(x) for x in d)
+    c = [box[..., i] for i in range(6)]
+    near, _, (ex, ey, ez) = _box(c[:3], c[3:], o, (ix, iy, iz))
     box_axis = jnp.where(ex >= jnp.maximum(ey, ez), 0, jnp.where(ey >= ez, 1, 2))
-    c = gathered(rounds, jnp.where(is_round, index - MAX_BOXES, 0))
+    c = [ball[..., i] for i in range(7)]
     round_near, _, cap = _round(c[:3], c[3:6], c[6], o, d)
     on_cap = (c[6] < 0.5) & (cap >= round_near)
     t = jnp.where(is_round, round_near, near)

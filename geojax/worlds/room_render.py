@@ -34,6 +34,9 @@ SKY_DEPTH = 50.0
 """z-depth of the sky, metres: larger than of anything in a room."""
 
 EXPOSURE = 2.5
+Row = tuple[Float[Array, "b r"], ...]
+"""The numbers of the texture at each hit, an array for each."""
+
 _CORNERS = ((0.12, 0.35), (0.5, 0.5))  # (h, k_h) of equation (2)
 _GROUND = (0.36, 0.44, 0.26)  # display colour of what lies under the horizon, by day
 
@@ -69,18 +72,17 @@ def batched(scene: Scene, count: int) -> Scene:
     return Scene(*(jnp.asarray(x) for x in scene))
 
 
-def _cast(scene: Scene, camera: Camera) -> tuple[Hit, Rays3, Rays3]:
-    """Meet all pixels' rays; directions reach z-depth 1, so that a hit's t is its z-depth."""
+@jax.jit
+def _rays(camera: Camera) -> tuple[Rays3, Rays3]:
+    """Origins and directions of all pixels; at z-depth 1, so that t is depth."""
     rays = camera_rays(camera)
     count = len(camera.camera_to_world)
     directions = (rays.directions / rays.z_scale[..., None]).reshape(count, -1, 3)
     origins = camera.position[:, None, :]
     o = (origins[..., 0], origins[..., 1], origins[..., 2])
-    d = (directions[..., 0], directions[..., 1], directions[..., 2])
-    return room_rays.nearest(scene, o, d), o, d
+    return o, (directions[..., 0], directions[..., 1], directions[..., 2])
 
 
-@jax.jit
 def render_truth(scene: Scene, camera: Camera) -> Truth:
     """Depth, normals and what is seen at the pixel centres.
 
@@ -91,16 +93,18 @@ def render_truth(scene: Scene, camera: Camera) -> Truth:
     Returns:
       the truth of b views.
     """
-    count = len(camera.camera_to_world)
-    scene = batched(scene, count)
-    hit, _, _ = _cast(scene, camera)
-    shape = (count, camera.height, camera.width)
-    thing = jnp.take_along_axis(scene.thing, hit.primitive, axis=1)
+    scene = batched(scene, len(camera.camera_to_world))
+    return _truth(scene, camera, room_rays.nearest(scene, *_rays(camera)))
+
+
+@jax.jit
+def _truth(scene: Scene, camera: Camera, hit: Hit) -> Truth:
+    shape = (len(camera.camera_to_world), camera.height, camera.width)
+    thing = jnp.take_along_axis(jnp.asarray(scene.thing), hit.primitive, axis=1)
+    normal = jnp.where(hit.miss[..., None], 0.0, jnp.stack(hit.normal, axis=-1))
     return Truth(
         depth=jnp.where(hit.miss, SKY_DEPTH, hit.t).reshape(shape),
-        normal=jnp.where(hit.miss[..., None], 0.0, jnp.stack(hit.normal, axis=-1)).reshape(
-            *shape, 3
-        ),
+        normal=normal.reshape(*shape, 3),
         primitive=jnp.where(hit.miss, -1, hit.primitive).reshape(shape),
         thing=jnp.where(hit.miss, -1, thing).reshape(shape),
         sky=hit.miss.reshape(shape),
@@ -132,21 +136,22 @@ def render(scene: Scene, camera: Camera, *, supersample: int = 2) -> Float[Array
         width=camera.width * k,
     )
     scene = batched(scene, len(camera.camera_to_world))
-    hit, d, at, row = _surface(scene, fine)
+    o, d = _rays(fine)
+    hit = room_rays.nearest(scene, o, d)
+    at, row = _surface(scene, hit, o, d)
     rho = room_textures.albedo(row, *_coordinates(fine, hit, at, d))
     light = _irradiance(scene, hit, at, _open(scene, hit, at))
     return _pixels(scene, camera, hit, d, row, rho, light)
 
 
 @jax.jit
-def _surface(scene: Scene, camera: Camera) -> tuple[Hit, Rays3, Rays3, Float[Array, "n b r"]]:
-    """Hits, directions, positions, and the numbers of the texture there."""
-    hit, o, d = _cast(scene, camera)
+def _surface(scene: Scene, hit: Hit, o: Rays3, d: Rays3) -> tuple[Rays3, Row]:
+    """Positions of the hits, and the numbers of the texture there."""
     x, y, z = (p + hit.t * q for p, q in zip(o, d, strict=True))
-    material = jnp.take_along_axis(scene.material, hit.primitive, axis=1)
-    table = jnp.swapaxes(scene.textures, 1, 2)  # numbers as rows: each is read on its own
-    row = jnp.take_along_axis(table, material[:, None, :], axis=2)
-    return hit, d, (x, y, z), jnp.swapaxes(row, 0, 1)
+    material = jnp.take_along_axis(jnp.asarray(scene.material), hit.primitive, axis=1)
+    tables = jnp.moveaxis(jnp.asarray(scene.textures), -1, 0)
+    row = tuple(jnp.take_along_axis(t, material, axis=1, mode="clip") for t in tables)
+    return (x, y, z), row
 
 
 @jax.jit
@@ -155,7 +160,7 @@ def _pixels(
     camera: Camera,
     hit: Hit,
     d: Rays3,
-    row: Float[Array, "n b r"],
+    row: Row,
     rho: Rays3,
     light: Rays3,
 ) -> Float[Array, "b H W 3"]:
@@ -231,7 +236,8 @@ def _irradiance(scene: Scene, hit: Hit, at: Rays3, shade: Float[Array, "b r"]) -
     fall = jnp.exp(-away / 0.35) / (0.4 + square)
     power = jnp.maximum(0.0, cosine * inverse) * strength * fall * shade[:, None, :]
     lit = jnp.einsum("blr,bli->ibr", power, scene.light_colour, precision="highest")
-    red, green, blue = (scene.ambient[:, i, None] * around + lit[i] for i in range(3))
+    ambient = jnp.asarray(scene.ambient)
+    red, green, blue = (ambient[:, i, None] * around + lit[i] for i in range(3))
     total = (red, green, blue)
 
     sun, sunlight = jnp.asarray(scene.sun), jnp.asarray(scene.sun_colour)

@@ -18,6 +18,8 @@ Apodaca and Gritz, "Advanced RenderMan" (1999), chapter 11. Value noise: Perlin,
 synthesizer" (1985), on an integer hash.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
@@ -27,7 +29,7 @@ Triple = tuple[Scalars, Scalars, Scalars]
 
 
 def albedo(
-    row: Float[Array, "n *b"], uv: tuple[Scalars, Scalars], footprint: tuple[Scalars, Scalars]
+    row: Sequence[Scalars], uv: tuple[Scalars, Scalars], footprint: tuple[Scalars, Scalars]
 ) -> Triple:
     """Linear albedo in [0, 1] at points of surfaces.
 
@@ -35,7 +37,7 @@ def albedo(
     and compute them ten times over.
 
     Args:
-      row: numbers of the texture at each point (`room_materials.row`), as leading axis.
+      row: numbers of the texture at each point (`room_materials.row`), an array for each.
       uv: metres along the surface.
       footprint: extent of the pixel along u and v, metres.
 
@@ -50,7 +52,7 @@ def albedo(
 
 
 def _cells(
-    row: Float[Array, "n *b"], uv: tuple[Scalars, Scalars], w: tuple[Scalars, Scalars]
+    row: Sequence[Scalars], uv: tuple[Scalars, Scalars], w: tuple[Scalars, Scalars]
 ) -> tuple[Scalars, Scalars, Scalars, Scalars, Scalars]:
     """(x, y) in cells, the row's number, and the footprint in cells."""
     width, height, bond = row[9], row[10], row[12]
@@ -61,7 +63,7 @@ def _cells(
 
 @jax.jit
 def _random(
-    row: Float[Array, "n *b"], uv: tuple[Scalars, Scalars], w: tuple[Scalars, Scalars]
+    row: Sequence[Scalars], uv: tuple[Scalars, Scalars], w: tuple[Scalars, Scalars]
 ) -> tuple[UInt32[Array, "*b"], Scalars, Scalars]:
     """The random bits of each cell, and two octaves of grain."""
     x, _, line, _, _ = _cells(row, uv, w)
@@ -78,7 +80,7 @@ def _random(
 
 @jax.jit
 def _colours(
-    row: Float[Array, "n *b"],
+    row: Sequence[Scalars],
     uv: tuple[Scalars, Scalars],
     w: tuple[Scalars, Scalars],
     bits: UInt32[Array, "*b"],
