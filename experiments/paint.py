@@ -45,7 +45,7 @@ COMMON = ("model", "prompt", "steps", "guidance", "sampler", "seed")
 MANY = ("count", "batch")
 HOLES = (
     *("strength", "fill", "fill_image", "seam", "seam_strength", "seam_outside"),
-    *("resample", "jump"),
+    *("resample", "jump", "match"),
 )
 FRAMES = ("image", *HOLES, "frames", "blend", *stories.FLAGS)
 TASK_FLAGS = {
@@ -102,6 +102,13 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         lower_bound=1,
     )
     integer("jump", 5, "Steps of such a stretch.", lower_bound=1)
+    number(
+        "match",
+        None,
+        "Pixels over which the hole takes up the colours at its edge; a latent's cell by default, "
+        "0 leaves.",
+        lower_bound=0.0,
+    )
 
     integer("frames", 4, "How many frames to go on.", lower_bound=1)
     choice("direction", "right", list(DIRECTIONS), "outpaint: where the view goes.")

@@ -49,10 +49,11 @@ class Brush(NamedTuple):
     outside: bool
     grow: int
     fresh: bool
+    match: float
 
 
 def make_brush(settings: dict[str, Any], prior: AnyPrior, fill: Fill) -> Brush:
-    """The brush of a command; settles `settings["resample"]`.
+    """The brush of a command; settles `settings["resample"]` and `settings["match"]`.
 
     Raises:
       ValueError: steps, strengths or resampling out of range, or resampling with a model that was
@@ -61,6 +62,8 @@ def make_brush(settings: dict[str, Any], prior: AnyPrior, fill: Fill) -> Brush:
     trained = isinstance(prior, ConditionedPrior)
     if settings["resample"] is None:
         settings["resample"] = 1 if trained else PLAIN_REPEATS
+    if settings["match"] is None:
+        settings["match"] = float(prior.image_size // prior.latent_size)
     repeats = settings["resample"]
     if trained and repeats > 1:
         raise ValueError(f"--resample={repeats} is for a model that was not trained to inpaint")
@@ -80,6 +83,7 @@ def make_brush(settings: dict[str, Any], prior: AnyPrior, fill: Fill) -> Brush:
         outside=settings["seam_outside"],
         grow=0 if trained else 1,
         fresh=repeats > 1,
+        match=settings["match"],
     )
 
 
@@ -164,6 +168,7 @@ def paint_hole(
             guidance=brush.guidance,
             grow=brush.grow,
             fresh=brush.fresh,
+            match=brush.match,
         )
 
     painted = inpaint_and_mend(

@@ -7,11 +7,15 @@ with its hole filled somehow (`hole_filling`); E, D encode and decode; q strengt
     (3) replaced   any network: after each step  z <- (1 - M) (alpha E(x_0) + s eps) + M z
     (4) result     x' = m D(z) + (1 - m) x
     (5) seam       (1)-(4) again, with the band along the hole's edge for a mask and x' for x_0
+    (6) match      D(z) + G((1 - m) (x - D(z))) / max(G(1 - m), 1/2)  in place of D(z) in (4),
+                   G a Gaussian blur: at the edge the mean error of what is known, within nothing
 
 (2) Rombach et al. (2022), section 4.5. (3) is diffusers' way with a 4-channel model, eps the same
 in every step; with fresh noise and `resampling` for a sampler it is RePaint (Lugmayr et al. 2022,
 algorithm 1), the way to take where the network was not trained to inpaint. (4) is needed because D
-alters even what was not to change. (5) is where a fill or a replacement shows.
+alters even what was not to change; it leaves a step in colour at the hole's edge, which (6) takes
+out (after normalised convolution, Knutsson and Westin 1993). (5) is where a fill or a replacement
+shows.
 """
 
 from collections.abc import Callable
@@ -77,6 +81,34 @@ def replacement(
     return constrain
 
 
+def match_edge(painted: Image, image: Image, mask: Mask, sigma: float) -> Float[Array, "B H W 3"]:
+    """Equation (6): no step in colour between what is painted and what is known.
+
+    Args:
+      painted: D(z) [B, H, W, 3], the known part with it.
+      image: x [B, H, W, 3].
+      mask: m [B, H, W], True where it is painted.
+      sigma: of G in pixels, above 0; how far into the hole the correction reaches.
+
+    Returns:
+      [B, H, W, 3] in [0, 1].
+    """
+    blurs = []
+    for size in mask.shape[1:]:
+        at = np.arange(size)
+        weights = np.exp(-0.5 * ((at[:, None] - at[None]) / sigma) ** 2)
+        # What lies beyond the picture has no say.
+        weights /= weights.sum(axis=1, keepdims=True)
+        blurs.append(jnp.asarray(weights, painted.dtype))
+    known = (~mask)[..., None].astype(painted.dtype)
+    precise = jax.lax.Precision.HIGHEST
+    error, share = (
+        jnp.einsum("yh,bhwc,xw->byxc", blurs[0], x, blurs[1], precision=precise)
+        for x in (known * (image - painted), known)
+    )
+    return jnp.clip(painted + error / jnp.maximum(share, 0.5), 0.0, 1.0)
+
+
 def inpaint(
     key: Key[Array, ""],
     prior: Prior | ConditionedPrior,
@@ -93,8 +125,9 @@ def inpaint(
     guidance: float,
     grow: int = 0,
     fresh: bool = False,
+    match: float = 0.0,
 ) -> Float[Array, "B H W 3"]:
-    """Equations (1)-(4).
+    """Equations (1)-(4), and (6) on request.
 
     Args:
       key: consumed.
@@ -112,6 +145,7 @@ def inpaint(
       grow: equation (3): paint so many more cells around M. A cell beside the hole is encoded with
         the fill in sight, so 1 is wise for a plain prior; diffusers has 0.
       fresh: equation (3): fresh noise in every step, as RePaint has it.
+      match: equation (6): sigma in pixels, about a latent's cell; 0 leaves it out, as diffusers.
 
     Returns:
       x' [B, H, W, 3] in [0, 1]; where the mask is False, x itself.
@@ -149,7 +183,10 @@ def inpaint(
     z = sampler.sample(
         sample_key, denoise, prior.schedule, z, steps, start=start, constrain=constrain
     )
-    return jnp.where(keep, prior.decode(params, z), image)
+    painted = prior.decode(params, z)
+    if match > 0.0:
+        painted = match_edge(painted, image, mask, match)
+    return jnp.where(keep, painted, image)
 
 
 def inpaint_and_mend(

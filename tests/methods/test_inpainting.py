@@ -13,7 +13,13 @@ from geojax.diffusion.resampling import resampling
 from geojax.diffusion.samplers import DDIM, DPM_SOLVER, EULER, Sampler, time_steps
 from geojax.diffusion.schedule import scaled_linear
 from geojax.methods.image_to_image import image_to_image
-from geojax.methods.inpainting import check_mask, inpaint, inpaint_and_mend, replacement
+from geojax.methods.inpainting import (
+    check_mask,
+    inpaint,
+    inpaint_and_mend,
+    match_edge,
+    replacement,
+)
 from geojax.priors.inpainting import ConditionedPrior
 from geojax.priors.mixture import mixture_prior
 
@@ -203,6 +209,39 @@ def test_the_seam_is_painted_again_and_nothing_else():
     np.testing.assert_array_equal(wide[0, 0], BLUE[0, 0])
     with pytest.raises(ValueError, match="got -1"):
         mend(seam=-1)
+
+
+def test_a_step_in_colour_is_taken_out_at_the_edge_and_fades():
+    """What is known came out .1 too dark on the left: so did the painting beside it."""
+    image = jnp.full((1, 12, 48, 3), 0.5)
+    mask = jnp.zeros((1, 12, 48), bool).at[:, :, 16:32].set(True)
+    painted = jnp.where(jnp.arange(48)[None, None, :, None] < 24, 0.4, 0.5) + 0.0 * image
+    matched = np.asarray(match_edge(painted, image, mask, 3.0))[0, 5, :, 0]
+    assert abs(matched[16] - 0.5) < 0.012
+    assert (np.diff(matched[16:24]) < 0.0).all()  # fading
+    assert abs(matched[23] - 0.4) < 0.01
+    np.testing.assert_allclose(matched[24:32], 0.5, atol=2e-3)
+
+
+def test_matching_leaves_alone_what_agrees_and_what_stands_alone(rng):
+    painted = jnp.asarray(rng.uniform(size=(1, SIZE, SIZE, 3)), jnp.float32)
+    agrees = jnp.where(MASK[..., None], 0.3, painted)
+    np.testing.assert_allclose(match_edge(painted, agrees, MASK, 2.0), painted, atol=1e-6)
+    full = jnp.ones_like(MASK)
+    np.testing.assert_allclose(match_edge(painted, BLUE, full, 2.0), painted, atol=1e-6)
+
+
+def test_an_autoencoder_that_darkens_leaves_no_step_where_edges_are_matched():
+    """Its decode loses .1 everywhere; the network repeats what is known."""
+    dark = dataclasses.replace(
+        trained_prior(
+            lambda extra, condition: jnp.broadcast_to(extra[:, :1, :1, 1:], (2, 8, 8, 3))
+        ),
+        decode=lambda params, z: 0.5 * z + 0.4,
+    )
+    grey = jnp.full_like(BLUE, 0.5)
+    np.testing.assert_allclose(run(dark, grey, grey)[MASK], 0.4, atol=2e-3)
+    np.testing.assert_allclose(run(dark, grey, grey, match=20.0)[MASK], 0.5, atol=2e-3)
 
 
 @pytest.mark.parametrize(
