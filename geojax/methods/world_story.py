@@ -1,35 +1,43 @@
 """Stories that the embedded family can draw: captions of the worlds, one change at a time.
 
 A story of objects keeps its colour or its kind from one prompt to the next; a story of rooms keeps
-all but one of place, walls, floor and what stands there. The words are those of
-`worlds.vocabulary`, each a token of its own. No model is asked and nothing is read: a seed is a
-story, the same on every machine.
+all but one of place, walls, floor and what stands there. Materials, colours and phrasing are those
+of the rooms' own captions, so each word is one that the family was trained on. No model is asked
+and nothing is read: a seed is a story, the same on every machine.
 """
+
+import re
 
 import numpy as np
 
 from geojax.methods.prompt_schedule import PromptSchedule
-from geojax.worlds import captions, solids
+from geojax.worlds import captions, room_materials, solids
+from geojax.worlds.room_captions import floor_words, wall_words
+from geojax.worlds.room_materials import Surface
 
-PLACES = ("corridor", "hallway", "living room", "kitchen", "library", "museum", "church", "cellar")
-WALLS = ("brick", "stone", "wooden", "plaster", "tiled", "white", "grey", "beige", "striped")
-FLOORS = ("wooden", "stone", "tiled", "marble", "concrete", "checkered", "carpet")
+PLACES = (
+    *("corridor", "living room", "kitchen", "bathroom", "office", "library", "museum", "church"),
+    *("cellar", "room"),
+)
 # "" is an empty room.
 THINGS = (
-    "",
-    "two windows",
-    "an open door",
-    "three pillars",
-    "a red sofa",
-    "a wooden table",
-    "a green carpet",
-    "a lamp",
+    *("", "two windows", "a door", "two pillars", "a sofa", "a table", "a chair", "a bed"),
+    *("a shelf", "a lamp", "a rug"),
 )
 
 
+def _surfaces(materials: dict[str, tuple[str, ...]]) -> tuple[Surface, ...]:
+    return tuple(Surface(name, colour) for name, colours in materials.items() for colour in colours)
+
+
+WALLS = tuple(wall_words(surface) for surface in _surfaces(room_materials.WALLS))
+FLOORS = tuple(floor_words(surface) for surface in _surfaces(room_materials.FLOORS))
+
+
 def room_caption(place: str, walls: str, floor: str, thing: str = "") -> str:
-    """ "a corridor with brick walls and a wooden floor", and ", two windows" where they are."""
-    caption = f"a {place} with {walls} walls and a {floor} floor"
+    """ "a corridor with red brick walls and a brown wooden floor", and ", two windows"."""
+    caption = f"a {place} with {walls} and {floor}"
+    caption = re.sub(r"\ba (?=[aeio])", "an ", caption)
     return f"{caption}, {thing}" if thing else caption
 
 
@@ -49,7 +57,7 @@ def object_story(seed: int, count: int, every: int) -> PromptSchedule:
 
 
 def room_story(seed: int, count: int, every: int) -> PromptSchedule:
-    """A story of rooms, as "a corridor with brick walls and a wooden floor, two windows".
+    """A story of rooms, as "a corridor with red brick walls and a brown wooden floor, a door".
 
     Arguments and errors as `object_story`.
     """
