@@ -130,11 +130,16 @@ def _clip_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
     return _int(1, 1), _float(1, vision.image_size, vision.image_size, vision.num_channels)
 
 
+def _dpt_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return (_float(1, config.image_size, config.image_size, config.num_channels),)
+
+
 # By the name of the Linen class: this floor does not import the networks.
 KINDS = {
     "UNet": Kind("UNet2DConditionModel", _unet_inputs),
     "VAE": Kind("AutoencoderKL", _vae_inputs),
     "CLIPText": Kind("CLIPTextModel", lambda config: (_int(1, 1),)),
     "CLIP": Kind("CLIPModel", _clip_inputs),
+    "DPT": Kind("DPTForDepthEstimation", _dpt_inputs),
     "Judge": Kind("Judge", lambda config: (_float(1, config.image_size, config.image_size, 3),)),
 }

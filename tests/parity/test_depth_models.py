@@ -1,0 +1,116 @@
+"""Depth models against transformers', through folders that transformers has written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import transformers  # noqa: E402
+
+from geojax.models.resize import resize  # noqa: E402
+from geojax.weights.folder import load_component, load_config, named_leaves  # noqa: E402
+from geojax.weights.key_tables import file_key, to_file  # noqa: E402
+from tests.golden import cases, depth_models  # noqa: E402
+from tests.golden.make_golden import to_numpy, to_torch  # noqa: E402
+from tests.parity.full_size import gradient_error  # noqa: E402
+
+pytestmark = pytest.mark.parity
+torch.set_num_threads(1)
+
+SINGLE = 1e-4
+
+
+def torch_model(model):
+    """The network with the weights of `depth_models.tensor`."""
+    state = {
+        k: torch.from_numpy(depth_models.tensor(k, tuple(v.shape)))
+        for k, v in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def torch_dpt(name):
+    config = transformers.DPTConfig(**depth_models.DPTS[name])
+    return torch_model(transformers.DPTForDepthEstimation(config))
+
+
+def torch_slopes(model, pixels, cotangent, key_of=lambda key: key):
+    """Gradients of <disparity, cotangent> by key, and by "latent" that in the image."""
+    x = to_torch(pixels).requires_grad_()
+    (model(x).predicted_depth * torch.from_numpy(cotangent)).sum().backward()
+    slopes = {key_of(k): p.grad for k, p in model.named_parameters()}
+    zeros = {k: torch.zeros(v.shape) for k, v in model.named_parameters()}
+    found = {k: (zeros[k] if v is None else v).numpy() for k, v in slopes.items()}
+    return {**found, "latent": to_numpy(x.grad)}
+
+
+def slopes(module, params, pixels, cotangent):
+    """The same here, and the disparity."""
+
+    @jax.jit
+    def run(params, pixels):
+        def loss(params, pixels):
+            disparity = module.apply({"params": params}, pixels)
+            return jnp.sum(disparity * jnp.asarray(cotangent)), disparity
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, pixels)
+
+    (by_parameter, by_pixel), disparity = run(params, jnp.asarray(pixels))
+    leaves = named_leaves(by_parameter)
+    found = {file_key(path): to_file(path, np.asarray(leaf)) for path, leaf in leaves.items()}
+    return disparity, {**found, "latent": np.asarray(by_pixel)}
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("as released", 32), ("variations", 48), ("ignore", 40)]
+)
+def test_dpt_and_its_gradients_from_pytorchs_folder(name, side, tmp_path, record_property):
+    """48 and 40 resample the positions; at 40 the halved map is rounded up."""
+    model = torch_dpt(name)
+    model.save_pretrained(tmp_path)
+    module = depth_models.DPT(
+        depth_models.DPTConfig.from_dict(load_config(tmp_path, "DPTForDepthEstimation"))
+    )
+    assert module == depth_models.dpt(name)
+    params = load_component(tmp_path, module)
+    pixels = depth_models.pixels(side, side)
+    with torch.no_grad():
+        expected = model(to_torch(pixels)).predicted_depth.numpy()
+    assert np.mean(expected > 0) > 0.5
+    cotangent = cases.noise("cotangent", *expected.shape)
+    disparity, found = slopes(module, params, pixels, cotangent)
+    error = cases.relative_error(disparity, expected)
+    wrong = gradient_error(found, torch_slopes(model, pixels, cotangent))
+    record_property(f"relative_error.dpt {name}", error)
+    print(f"\ndpt {name}: {error:.1e}, gradients {wrong:.1e}", end="")
+    assert error < SINGLE
+    assert wrong < SINGLE
+
+
+def test_dpt_of_an_image_that_is_not_square():
+    """transformers' own forward takes the patches for a square; its parts do not."""
+    model, module = torch_dpt("as released"), depth_models.dpt("as released")
+    pixels = depth_models.pixels(32, 48)
+    with torch.no_grad():
+        states = model.dpt(to_torch(pixels), output_hidden_states=True).hidden_states[1:]
+        taps = [states[i] for i in module.config.backbone_out_indices]
+        expected = model.head(model.neck(taps, 4, 6)).numpy()
+    params = {"params": depth_models.parameters(module)}
+    found = jax.jit(module.apply)(params, jnp.asarray(pixels))
+    assert found.shape == (2, 64, 96)
+    assert cases.relative_error(found, expected) < SINGLE
+
+
+@pytest.mark.parametrize(("method", "mode"), [("linear", "bilinear"), ("cubic", "bicubic")])
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(10, 8), (3, 9), (7, 1), (5, 4)])
+def test_resampling(method, mode, align_corners, size):
+    x = cases.noise("map", 2, 5, 4, 3)
+    expected = torch.nn.functional.interpolate(
+        to_torch(x), size=size, mode=mode, align_corners=align_corners
+    )
+    found = resize(jnp.asarray(x), size, method, align_corners=align_corners)
+    np.testing.assert_allclose(found, to_numpy(expected), atol=1e-5)
