@@ -221,6 +221,9 @@ def ceiling_lamp(
 ) -> None:
     """A glowing disc under the ceiling, and its light."""
     z = space.high[2]
-    put = Put(builder, Frame((x, y, 0.0), 0), builder.thing("", "", index))
-    put.cylinder((0.0, 0.0, z - 0.03), 0.22, 0.03, builder.material(CEILING_LAMP))
-    builder.shine((x, y, z - 0.3), power, space)
+
+    def build(put: Put) -> None:
+        put.cylinder((0.0, 0.0, z - 0.03), 0.22, 0.03, put.builder.material(CEILING_LAMP))
+
+    if builder.put(Frame((x, y, 0.0), 0), "", "", index, build):
+        builder.shine((x, y, z - 0.3), power, space)

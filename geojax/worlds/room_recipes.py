@@ -111,7 +111,7 @@ def _dining(builder: Builder, index: int, space: Space, chairs: int) -> None:
         spot = frame.point((0.12 if near else around.size[0] - 0.12, y, 0.0))
         turned = Frame(spot, (frame.turns + (0 if near else 2)) % 4)
         # Chairs stand half under their table: within its place, so nothing else is in the way.
-        seat.build(Put(builder, turned, builder.thing("chair", "", index)))
+        builder.put(turned, "chair", "", index, seat.build)
 
 
 def _moved(put: Put, by: Vector) -> Put:
@@ -123,7 +123,7 @@ def _rug(builder: Builder, index: int, space: Space, depth: float, width: float)
     x, y = (0.5 * (a + b) for a, b in zip(space.low[:2], space.high[:2], strict=True))
     piece = furniture.rug(builder.rng, depth, width)
     frame = Frame((x - 0.5 * depth, y, 0.0), 0)
-    piece.build(Put(builder, frame, builder.thing(piece.kind, piece.colour, index)))
+    builder.put(frame, piece.kind, piece.colour, index, piece.build)
 
 
 def _living(builder: Builder, index: int, space: Space) -> None:

@@ -18,8 +18,6 @@ from geojax.worlds.room_materials import ROW, Surface, Texture
 MAX_BOXES, MAX_ROUNDS, MAX_MATERIALS, MAX_LIGHTS = 208, 40, 48, 12
 """Capacities. Boxes and rounds together are at most 256: an index has 8 bits in the renderer."""
 
-# What is used in a full scene: beyond, the largest piece of furniture might not fit.
-_FULL = (MAX_BOXES - 16, MAX_ROUNDS - 6, MAX_MATERIALS - 8)
 _NOWHERE = 1e5  # where unused entries are, metres
 
 Numbers = Float[Array, "..."] | Float[np.ndarray, "..."]
@@ -211,6 +209,25 @@ class Builder:
             all(low[i] < b[i] and a[i] < high[i] for i in range(3)) for a, b in self.occupied
         )
 
+    def put(
+        self, frame: Frame, kind: str, colour: str, space: int, build: Callable[[Put], None]
+    ) -> bool:
+        """Build a piece, whatever is in its way: all of it, or nothing when the scene is full.
+
+        Returns:
+          whether it was built.
+        """
+        grown = (self.boxes, self.rounds, self.things)
+        before, materials = [len(part) for part in grown], len(self._materials)
+        build(Put(self, frame, self.thing(kind, colour, space)))
+        if not self._over():
+            return True
+        for part, length in zip(grown, before, strict=True):
+            del part[length:]
+        for texture in list(self._materials)[materials:]:
+            del self._materials[texture]
+        return False
+
     def place(
         self,
         size: Vector,
@@ -223,18 +240,26 @@ class Builder:
         """Build a piece of (depth, width, height) at a place unless something is in the way.
 
         Returns:
-          whether it was built: False too when the scene is nearly full.
+          whether it was built: False too when the scene is full.
         """
         depth, width, height = size
         low, high = frame.box((0.0, -0.5 * width, 0.0), (depth, 0.5 * width, height))
-        used = len(self.boxes), len(self.rounds), len(self._materials)
-        if any(n > most for n, most in zip(used, _FULL, strict=True)):
-            return False
-        if not self.free(low, high):
+        if not self.free(low, high) or not self.put(frame, kind, colour, space, build):
             return False
         self.occupied.append((low, high))
-        build(Put(self, frame, self.thing(kind, colour, space)))
         return True
+
+    def _over(self) -> list[str]:
+        """What exceeds its capacity."""
+        return [
+            f"at most {most} {what}, got {used}"
+            for what, used, most in (
+                ("boxes", len(self.boxes), MAX_BOXES),
+                ("rounds", len(self.rounds), MAX_ROUNDS),
+                ("materials", len(self._materials), MAX_MATERIALS),
+            )
+            if used > most
+        ]
 
     def scene(
         self, ambient: Vector, sun: Vector, sun_colour: Vector, sky: tuple[Vector, Vector]
@@ -244,13 +269,8 @@ class Builder:
         Raises:
           ValueError: when a capacity is exceeded.
         """
-        for what, used, most in (
-            ("boxes", len(self.boxes), MAX_BOXES),
-            ("rounds", len(self.rounds), MAX_ROUNDS),
-            ("materials", len(self._materials), MAX_MATERIALS),
-        ):
-            if used > most:
-                raise ValueError(f"a scene holds at most {most} {what}, got {used}")
+        if over := self._over():
+            raise ValueError(f"a scene holds {' and '.join(over)}")
         box = [np.asarray(column) for column in zip(*self.boxes, strict=True)]
         ball = [np.asarray(column) for column in zip(*self.rounds, strict=True)]
         lamp = [np.asarray(column) for column in zip(*self.lights, strict=True)]

@@ -1,8 +1,9 @@
 """Random rooms: a long corridor with rooms beside it, or a furnished room with a hall behind it.
 
 `sample_room` draws the plan (which spaces, how large, of what, where they open into each other and
-to the sky), then builds the shells, then the furniture, then the light. All of it follows from the
-generator. World: z up, metres, floors at z = 0; corridors run along x.
+to the sky), then builds the shells, which fit into every scene, then the furniture, as much as the
+scene holds, then the light. All of it follows from the generator. World: z up, metres, floors at
+z = 0; corridors run along x.
 """
 
 import math
