@@ -1,18 +1,32 @@
 """The embedded family `worlds-64`, trained on its own procedural worlds.
 
 Command: python -m experiments.train_worlds --config=configs/train_worlds.py --out=runs/worlds-64
+         python -m experiments.train_worlds --config=configs/train_worlds.py:editor \
+             --out=runs/worlds-64-editor
 Time: see README, "The embedded family".
 """
 
 import ml_collections
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """Sizes and lengths of the stages: pictures, autoencoder, denoiser, judge."""
+def get_config(family: str = "objects") -> ml_collections.ConfigDict:
+    """Sizes and lengths of the stages, of one of two families.
+
+    Args:
+      family: "objects" (text to image, and the judge) or "editor" (inpainting, captions, depth, of
+        objects and rooms, started from the first).
+    """
+    if family not in ("objects", "editor"):
+        raise ValueError(f"no family {family!r}; expected 'objects' or 'editor'")
     config = ml_collections.ConfigDict()
+    config.stages = ("vae", "unet", "judge")
+    config.family = "family"
+    config.start = ""
     config.seed = 0
     config.image_size = 64
     config.views_per_kind = 3000
+    config.rooms = 0
+    config.rooms_share = 0.0
     config.checkpoint_seconds = 120.0
 
     config.vae = ml_collections.ConfigDict()
@@ -39,4 +53,35 @@ def get_config() -> ml_collections.ConfigDict:
     config.judge.batch = 64
     config.judge.steps = 3000
     config.judge.learning_rate = 2e-3
+
+    config.clip = ml_collections.ConfigDict()
+    config.clip.folder = "family/clip"
+    config.clip.width = 128
+    config.clip.vision_layers = 4
+    config.clip.text_layers = 2
+    config.clip.batch = 128
+    config.clip.steps = 3000
+    config.clip.learning_rate = 1e-3
+
+    config.depth = ml_collections.ConfigDict()
+    config.depth.folder = "family/depth"
+    config.depth.width = 128
+    config.depth.layers = 6
+    config.depth.neck = (32, 64, 96, 128)
+    config.depth.fusion = 48
+    config.depth.views_per_kind = 500
+    config.depth.batch = 32
+    config.depth.steps = 4000
+    config.depth.learning_rate = 6e-4
+    config.depth.edge_weight = 0.5
+
+    if family == "editor":
+        config.stages = ("vae", "inpainting", "clip", "depth")
+        config.family = "family-inpainting"
+        config.start = "geojax/assets/worlds-64"
+        config.rooms = 2560
+        config.rooms_share = 0.75
+        config.vae.learning_rate = 6e-4
+        config.unet.steps = 7000
+        config.unet.learning_rate = 4e-4
     return config

@@ -1,28 +1,44 @@
-"""Train the embedded family `worlds-64` on its procedural worlds, resumably.
+"""Train the embedded families on their procedural worlds, resumably.
 
     python -m experiments.train_worlds --config=configs/train_worlds.py --out=runs/worlds-64
+    python -m experiments.train_worlds --config=configs/train_worlds.py:editor --out=runs/editor
 
-Stages, each skipped when its result is on disk: trace the pictures; train the autoencoder; train
-the denoiser with its text encoder; train the judge. The same command goes on where it stopped. The
-family is written to OUT/family in Stable Diffusion's folder layout, half precision.
+The first makes `worlds-64`: autoencoder, denoiser with its text encoder, and the judge, of objects.
+The second makes what edits and measures pictures of objects and rooms: an inpainting family, the
+pair that scores captions, and the depth model. Pictures are traced first; a stage that is finished
+is not trained again, an interrupted one goes on. Everything is written to OUT in the layout of
+Stable Diffusion, CLIP and DPT, half precision.
 """
 
 from pathlib import Path
 
-import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.devices import use_every_core
 from experiments.training.autoencoder import train_autoencoder
+from experiments.training.clip_pair import train_clip
 from experiments.training.denoiser import train_denoiser
+from experiments.training.depth import train_depth
+from experiments.training.inpainting import train_inpainting
 from experiments.training.judge import train_judge
-from geojax.worlds import pictures
+from experiments.training.worlds import load_worlds
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_worlds.py", lock_config=True)
 _OUT = flags.DEFINE_string("out", "runs/worlds-64", "Folder of this run; the same folder resumes.")
+_STAGES = {
+    "vae": train_autoencoder,
+    "unet": train_denoiser,
+    "judge": train_judge,
+    "inpainting": train_inpainting,
+    "clip": train_clip,
+    "depth": train_depth,
+}
 _STAGE = flags.DEFINE_enum(
-    "stage", "all", ["all", "pictures", "vae", "unet", "judge"], "Which stage to run."
+    "stage",
+    "all",
+    ["all", "pictures", *_STAGES],
+    "Which stage to run: all that the recipe names, or one of them; pictures traces only.",
 )
 
 
@@ -30,19 +46,14 @@ def main(argv: list[str]) -> None:
     """Run the stages."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
-    use_every_core()
     config, out, stage = _CONFIG.value, Path(_OUT.value), _STAGE.value
-    parts = []
-    for kind, part in pictures.load_or_trace(
-        out / "pictures", config.seed, config.views_per_kind, config.image_size
-    ):
-        logging.info("pictures of %s: %d", kind, len(part.kind))
-        parts.append(part)
-    pool = pictures.Pool(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
-    stages = {"vae": train_autoencoder, "unet": train_denoiser, "judge": train_judge}
-    for name, run in stages.items():
+    if stage not in ("all", "pictures", *config.stages):
+        raise ValueError(f"--stage={stage} is not in this recipe, which has {config.stages}")
+    use_every_core()
+    worlds = load_worlds(config, out)
+    for name in config.stages:
         if stage in ("all", name):
-            run(config, pool, out)
+            _STAGES[name](config, worlds, out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Stage 3: the denoiser with its text encoder, end to end, on latents made once."""
+"""The denoiser with its text encoder, end to end, on latents made once."""
 
 import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,56 @@ from absl import logging
 from transformers import CLIPTokenizer
 
 from experiments.training.family_configs import text_config, unet_config
-from experiments.training.loop import train
+from experiments.training.loop import train, warmup_stable_decay
+from experiments.training.worlds import Worlds
 from geojax.diffusion.guidance import guided
 from geojax.diffusion.parameterization import eps_from_v
 from geojax.diffusion.samplers import sample_ddim
 from geojax.diffusion.schedule import scaled_linear
 from geojax.io.atomic import replacing
 from geojax.io.media import grid
-from geojax.methods import latent_diffusion_training as training
+from geojax.methods.latent_diffusion_training import Captions, denoiser_step
+from geojax.methods.train_state import TrainState, init_state
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.unet import UNet, UNetConfig
 from geojax.models.vae import VAE, VAEConfig
 from geojax.weights.folder import load_component, save_component
 from geojax.weights.pipeline_folder import STABLE_DIFFUSION_SCHEDULER, write_pipeline_files
 from geojax.worlds import captions, pictures, solids, vocabulary
+
+
+class CodecParts(NamedTuple):
+    """A trained autoencoder: its parameters; `encode` of images in [0, 1], batch by batch, to
+    latents of unit variance; `decode` (params, latent) -> image in about [-1, 1]."""
+
+    params: Any
+    encode: Callable[[np.ndarray], jax.Array]
+    decode: Callable[[Any, jax.Array], jax.Array]
+
+
+def load_codec(family: Path) -> CodecParts:
+    """The autoencoder of the stage before."""
+    stored = json.loads((family / "vae" / "config.json").read_text())
+    vae, scale = VAE(VAEConfig.from_dict(stored)), stored["scaling_factor"]
+    params = load_component(family / "vae", vae)
+    encode = jax.jit(
+        lambda p, x: vae.apply({"params": p}, 2.0 * x - 1.0, method="encode")[0] * scale
+    )
+    decode = jax.jit(lambda p, z: vae.apply({"params": p}, z / scale, method="decode"))
+    return CodecParts(params, functools.partial(encode, params), decode)
+
+
+def make_tokenise(folder: Path) -> Callable[[list[str]], np.ndarray]:
+    """Texts -> token ids [B, MAX_TOKENS] int32, by the tokenizer in a folder."""
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder))
+
+    def tokenise(texts: list[str]) -> np.ndarray:
+        ids = tokenizer(
+            texts, padding="max_length", max_length=vocabulary.MAX_TOKENS, truncation=True
+        )
+        return np.asarray(ids["input_ids"], np.int32)
+
+    return tokenise
 
 
 def encoded_pictures(
@@ -53,33 +89,17 @@ def encoded_pictures(
     return latent, labels
 
 
-def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
-    """Stage 3: denoiser and text encoder, end to end, on latents made once."""
-    family, settings = out / "family", config.unet
-    stored = json.loads((family / "vae" / "config.json").read_text())
-    vae = VAE(VAEConfig.from_dict(stored))
-    vae_params = load_component(family / "vae", vae)
-    encode = jax.jit(
-        lambda p, x: (
-            vae.apply({"params": p}, 2.0 * x - 1.0, method="encode")[0] * stored["scaling_factor"]
-        )
-    )
-    decode = jax.jit(
-        lambda p, z: vae.apply({"params": p}, z / stored["scaling_factor"], method="decode")
-    )
+def train_denoiser(config: Any, worlds: Worlds, out: Path) -> None:
+    """Denoiser and text encoder, end to end, on latents made once."""
+    family, settings = out / config.family, config.unet
+    codec = load_codec(family)
     latent, labels = encoded_pictures(
-        config, pool, out / "unet" / "latents.npz", functools.partial(encode, vae_params)
+        config, worlds.objects, out / "unet" / "latents.npz", codec.encode
     )
     logging.info("latents: %s, standard deviation %.3f", latent.shape, latent.std())
 
     size = vocabulary.write_tokenizer(family / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(str(family / "tokenizer"))
-
-    def tokenise(texts: list[str]) -> np.ndarray:
-        ids = tokenizer(
-            texts, padding="max_length", max_length=vocabulary.MAX_TOKENS, truncation=True
-        )
-        return np.asarray(ids["input_ids"], np.int32)
+    tokenise = make_tokenise(family / "tokenizer")
 
     unet = UNet(UNetConfig.from_dict(unet_config(config)))
     text = CLIPText(CLIPTextConfig.from_dict(text_config(config, size)))
@@ -95,23 +115,14 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
         )["params"],
         "text_encoder": text.init(jax.random.key(config.seed + 4), ids)["params"],
     }
-    # Warm-up, stable, cool-down: the stable part can be lengthened without starting again.
-    cooldown, warmup = int(settings.steps * settings.cooldown), min(200, settings.steps // 4)
-    rate = optax.join_schedules(
-        [
-            optax.linear_schedule(0.0, settings.learning_rate, warmup),
-            optax.constant_schedule(settings.learning_rate),
-            optax.linear_schedule(settings.learning_rate, 1e-5, cooldown),
-        ],
-        [warmup, settings.steps - cooldown],
-    )
     optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=1e-3)
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(warmup_stable_decay(settings), b2=0.99, weight_decay=1e-3),
     )
-    step = training.denoiser_step(unet, text, schedule, optimiser, decay=settings.ema)
+    step = denoiser_step(unet, text, schedule, optimiser, decay=settings.ema)
     half = settings.batch // 2
 
-    def batches(start: int) -> Iterator[tuple[np.ndarray, training.Captions]]:
+    def batches(start: int) -> Iterator[tuple[np.ndarray, Captions]]:
         for i in itertools.count(start):
             rng = np.random.default_rng((config.seed, 3, i))
             index = rng.integers(len(latent), size=settings.batch)
@@ -121,7 +132,7 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
             nodes = tokenise([c for texts, _ in between for c in texts])
             yield (
                 latent[index],
-                training.Captions(
+                Captions(
                     between=jnp.asarray(nodes.reshape(half, 4, -1)),
                     weights=jnp.asarray([w for _, w in between], jnp.float32),
                     loose=jnp.asarray(tokenise(loose)),
@@ -148,13 +159,13 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
             return guided(eps_u, eps_c, 3.0)
 
         noise = jax.random.normal(key, (len(shown), *latent.shape[1:]))
-        return decode(vae_params, sample_ddim(denoise, schedule, noise, 20))
+        return codec.decode(vae_params, sample_ddim(denoise, schedule, noise, 20))
 
-    def preview(state: training.TrainState) -> np.ndarray:
-        x = (np.asarray(draw(state.average, vae_params, jax.random.key(0))) + 1.0) / 2.0
+    def preview(state: TrainState) -> np.ndarray:
+        x = (np.asarray(draw(state.average, codec.params, jax.random.key(0))) + 1.0) / 2.0
         return grid(np.clip(x, 0.0, 1.0).reshape(len(views), len(pairs), *x.shape[1:]))
 
-    state = training.init_state(jax.random.key(config.seed + 5), params, optimiser)
+    state = init_state(jax.random.key(config.seed + 5), params, optimiser)
     state = train(
         "unet",
         state,
@@ -168,14 +179,19 @@ def train_denoiser(config: Any, pool: pictures.Pool, out: Path) -> None:
     write_denoiser(config, state.average, size, out)
 
 
-def write_denoiser(config: Any, params: Any, vocabulary_size: int, out: Path) -> None:
+def write_denoiser(
+    config: Any, params: Any, vocabulary_size: int, out: Path, in_channels: int | None = None
+) -> None:
     """Write denoiser, text encoder and scheduler into the family's folder."""
-    family = out / "family"
+    family = out / config.family
     parts = {
-        "unet": unet_config(config),
+        "unet": unet_config(config, in_channels),
         "text_encoder": text_config(config, vocabulary_size),
     }
     for name, fields in parts.items():
         save_component(family / name, params[name], fields, dtype=jnp.float16, overwrite=True)
     scheduler = {**STABLE_DIFFUSION_SCHEDULER, "prediction_type": "v_prediction"}
-    write_pipeline_files(family, scheduler)
+    if in_channels is None:
+        write_pipeline_files(family, scheduler)
+    else:
+        write_pipeline_files(family, scheduler, class_name="StableDiffusionInpaintPipeline")

@@ -27,11 +27,11 @@ def vae_config(config: Any, scaling_factor: float) -> dict[str, Any]:
     }
 
 
-def unet_config(config: Any) -> dict[str, Any]:
-    """config.json of the denoiser."""
+def unet_config(config: Any, in_channels: int | None = None) -> dict[str, Any]:
+    """config.json of the denoiser; with `in_channels`, of one that is shown more than the noise."""
     return {
         "_class_name": "UNet2DConditionModel",
-        "in_channels": config.vae.latent_channels,
+        "in_channels": in_channels or config.vae.latent_channels,
         "out_channels": config.vae.latent_channels,
         "sample_size": config.image_size // 2 ** (len(config.vae.channels) - 1),
         "block_out_channels": list(config.unet.channels),
@@ -69,6 +69,68 @@ def text_config(config: Any, vocabulary_size: int) -> dict[str, Any]:
         "eos_token_id": vocabulary_size - 1,
         "pad_token_id": vocabulary_size - 1,
         "projection_dim": config.unet.text_width,
+    }
+
+
+def clip_config(config: Any, vocabulary_size: int) -> dict[str, Any]:
+    """config.json of the pair that scores captions."""
+    c = config.clip
+    text = {
+        **text_config(config, vocabulary_size),
+        "hidden_size": c.width,
+        "intermediate_size": 4 * c.width,
+        "num_hidden_layers": c.text_layers,
+        "projection_dim": c.width,
+    }
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": c.width,
+        "intermediate_size": 4 * c.width,
+        "num_hidden_layers": c.vision_layers,
+        "num_attention_heads": 4,
+        "num_channels": 3,
+        "image_size": config.image_size,
+        "patch_size": config.image_size // 8,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": c.width,
+    }
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": c.width,
+        "logit_scale_init_value": 2.6592,
+        "text_config": text,
+        "vision_config": vision,
+    }
+
+
+def dpt_config(config: Any) -> dict[str, Any]:
+    """config.json of the depth model; patches of 8 pixels, maps at 1/4 to 1/32 of the sides."""
+    d = config.depth
+    return {
+        "architectures": ["DPTForDepthEstimation"],
+        "model_type": "dpt",
+        "hidden_size": d.width,
+        "intermediate_size": 4 * d.width,
+        "num_hidden_layers": d.layers,
+        "num_attention_heads": 4,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "image_size": config.image_size,
+        "patch_size": 8,
+        "num_channels": 3,
+        "qkv_bias": True,
+        "is_hybrid": False,
+        "backbone_out_indices": [d.layers * (i + 1) // 4 - 1 for i in range(4)],
+        "readout_type": "project",
+        "reassemble_factors": [2, 1, 0.5, 0.25],
+        "neck_hidden_sizes": list(d.neck),
+        "fusion_hidden_size": d.fusion,
+        "head_in_index": -1,
+        "use_batch_norm_in_fusion_residual": False,
+        "add_projection": False,
+        "use_auxiliary_head": False,
     }
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from geojax.io.checkpoint import Checkpointer
 from geojax.io.media import write_png
-from geojax.methods import latent_diffusion_training as training
+from geojax.methods.train_state import Metrics, TrainState
 
 
 def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
@@ -27,16 +28,29 @@ def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
             yield ready
 
 
+def warmup_stable_decay(settings: Any) -> optax.Schedule:
+    """Warm-up, stable, cool-down: the stable part can be lengthened without starting again."""
+    cooldown, warmup = int(settings.steps * settings.cooldown), min(200, settings.steps // 4)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, settings.learning_rate, warmup),
+            optax.constant_schedule(settings.learning_rate),
+            optax.linear_schedule(settings.learning_rate, 1e-5, cooldown),
+        ],
+        [warmup, settings.steps - cooldown],
+    )
+
+
 def train(
     name: str,
-    state: training.TrainState,
-    step: Callable[..., tuple[training.TrainState, training.Metrics]],
+    state: TrainState,
+    step: Callable[..., tuple[TrainState, Metrics]],
     batches: Callable[[int], Iterator[tuple[Any, ...]]],
     steps: int,
     folder: Path,
     checkpoint_seconds: float,
-    preview: Callable[[training.TrainState], np.ndarray],
-) -> training.TrainState:
+    preview: Callable[[TrainState], np.ndarray],
+) -> TrainState:
     """Run a stage to `steps`, from its last checkpoint if there is one.
 
     `batches(start)` yields the arguments of each step from `start` on; `preview` draws a picture.

@@ -5,15 +5,15 @@ Symbols: x image in [-1, 1], z latent, mu and log var the posterior's moments, y
                       x^ = decode(mu + std e); D the differences of neighbouring pixels
     (2) denoiser      L = E_{t, e} || v(z_t, t, y) - (alpha e - s z) ||^2,   z_t = alpha z + s e
     (3) embedding     y = sum_i w_i T(caption_i)  over the view-grid nodes around the camera
-    (4) average       theta~ <- d theta~ + (1 - d) theta,  d = min(decay, (1 + n) / (10 + n))
+    (4) inpainting    (2) with v([z_t, m, z_m], t, y): z_m latent of what is outside the hole m
 
 (1) Rombach et al., "High-resolution image synthesis with latent diffusion models" (2022), with the
 difference term in place of its perceptual and adversarial ones. (2) Salimans & Ho, "Progressive
-distillation" (2022), section 4. (3) Poole et al., "DreamFusion" (2022), section 3.2.
+distillation" (2022), section 4. (3) Poole et al., "DreamFusion" (2022), section 3.2. (4)
+Rombach et al., section 4.5.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,73 +22,25 @@ from jaxtyping import Array, Float, Int
 
 from geojax.diffusion.parameterization import add_noise, velocity
 from geojax.diffusion.schedule import Schedule
+from geojax.methods.train_state import Metrics, Params, Step, TrainState, descend
 from geojax.models.clip import CLIPText
 from geojax.models.judge import Judge
 from geojax.models.unet import UNet
 from geojax.models.vae import VAE
 
-Params = Any
-Metrics = dict[str, Float[Array, ""]]
-
-
-class TrainState(NamedTuple):
-    """Everything needed to go on, bit for bit.
-
-    Attributes:
-      params: parameters.
-      average: their exponential moving average, equation (4).
-      optimiser: the optimiser's state.
-      step: steps taken.
-      key: the random key of the next step.
-    """
-
-    params: Params
-    average: Params
-    optimiser: optax.OptState
-    step: Int[Array, ""]
-    key: jax.Array
-
 
 class Captions(NamedTuple):
-    """Token ids of a batch's captions: the first half lies between four view-grid nodes each.
+    """Token ids of a batch's captions: the first, between four view-grid nodes each; then plain.
 
     Attributes:
-      between: [B/2, 4, L] captions of the nodes.
-      weights: [B/2, 4] of the nodes, summing to 1.
-      loose: [B/2, L] one caption each.
+      between: [K, 4, L] captions of the nodes, K from 0 to B.
+      weights: [K, 4] of the nodes, summing to 1.
+      loose: [B - K, L] one caption each.
     """
 
-    between: Int[Array, "half 4 L"]
-    weights: Float[Array, "half 4"]
-    loose: Int[Array, "half L"]
-
-
-Step = Callable[..., tuple[TrainState, Metrics]]
-
-
-def init_state(
-    key: jax.Array, params: Params, optimiser: optax.GradientTransformation
-) -> TrainState:
-    """A fresh state around initial parameters; the key is consumed."""
-    copy = jax.tree.map(jnp.array, params)
-    return TrainState(params, copy, optimiser.init(params), jnp.zeros((), jnp.int32), key)
-
-
-def _descend(
-    state: TrainState,
-    loss: Callable[[Params, jax.Array], tuple[Float[Array, ""], Metrics]],
-    optimiser: optax.GradientTransformation,
-    decay: float,
-) -> tuple[TrainState, Metrics]:
-    key, use = jax.random.split(state.key)
-    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, use)
-    updates, opt_state = optimiser.update(gradient, state.optimiser, state.params)
-    params = optax.apply_updates(state.params, updates)
-    n = state.step.astype(jnp.float32)
-    d = jnp.minimum(decay, (1.0 + n) / (10.0 + n))
-    average = jax.tree.map(lambda a, p: d * a + (1.0 - d) * p, state.average, params)
-    metrics["gradient_norm"] = optax.global_norm(gradient)
-    return TrainState(params, average, opt_state, state.step + 1, key), metrics
+    between: Int[Array, "K 4 L"]
+    weights: Float[Array, "K 4"]
+    loose: Int[Array, "rest L"]
 
 
 def _differences(x: Float[Array, "b H W 3"]) -> tuple[Array, Array]:
@@ -120,7 +72,7 @@ def autoencoder_step(
             total = reconstruction + edges + kl_weight * kl
             return total, {"loss": total, "psnr": psnr, "kl": kl}
 
-        return _descend(state, loss, optimiser, decay)
+        return descend(state, loss, optimiser, decay)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -128,13 +80,13 @@ def autoencoder_step(
 def embed_captions(
     text_encoder: CLIPText, params: Params, captions: Captions
 ) -> Float[Array, "B L D"]:
-    """Conditions of a batch: interpolated for the first half, (3), plain for the second."""
-    half, nodes, length = captions.between.shape
-    ids = jnp.concatenate([captions.between.reshape(half * nodes, length), captions.loose])
+    """Conditions of a batch: interpolated for the first K, (3), plain for the others."""
+    count, nodes, length = captions.between.shape
+    ids = jnp.concatenate([captions.between.reshape(count * nodes, length), captions.loose])
     embedded = text_encoder.apply({"params": params}, ids)
-    at_nodes = embedded[: half * nodes].reshape(half, nodes, length, -1)
+    at_nodes = embedded[: count * nodes].reshape(count, nodes, length, embedded.shape[-1])
     between = jnp.sum(captions.weights[:, :, None, None] * at_nodes, axis=1)
-    return jnp.concatenate([between, embedded[half * nodes :]])
+    return jnp.concatenate([between, embedded[count * nodes :]])
 
 
 def denoiser_step(
@@ -145,13 +97,18 @@ def denoiser_step(
     *,
     decay: float,
 ) -> Step:
-    """A jitted step(state, latent [B, h, w, c], captions) on (2) and (3); the state is donated.
+    """A jitted step(state, latent [B, h, w, c], captions, [extra]) on (2)-(4); donates the state.
 
-    The parameters are {"unet": ..., "text_encoder": ...}; latents have unit variance.
+    The parameters are {"unet": ..., "text_encoder": ...}; latents have unit variance. `extra`
+    [B, h, w, e] is what an inpainting network sees beside the noisy latent
+    (`priors.inpainting.inpainting_channels`).
     """
 
     def step(
-        state: TrainState, latent: Float[Array, "B h w c"], captions: Captions
+        state: TrainState,
+        latent: Float[Array, "B h w c"],
+        captions: Captions,
+        extra: Float[Array, "B h w e"] | None = None,
     ) -> tuple[TrainState, Metrics]:
         def loss(params: Params, key: jax.Array) -> tuple[Float[Array, ""], Metrics]:
             t_key, order_key, noise_key = jax.random.split(key, 3)
@@ -163,13 +120,14 @@ def denoiser_step(
             noise = jax.random.normal(noise_key, latent.shape)
             z = add_noise(schedule, latent, noise, t)
             condition = embed_captions(text_encoder, params["text_encoder"], captions)
-            v = unet.apply({"params": params["unet"]}, z, t, condition)
+            shown = z if extra is None else jnp.concatenate([z, extra], axis=-1)
+            v = unet.apply({"params": params["unet"]}, shown, t, condition)
             residual = jnp.mean((v - velocity(schedule, latent, noise, t)) ** 2, axis=(1, 2, 3))
             total = jnp.mean(residual)
             late = jnp.mean(jnp.where(t >= schedule.num_steps // 2, residual, 0.0)) * 2.0
             return total, {"loss": total, "loss_noisy_half": late}
 
-        return _descend(state, loss, optimiser, decay)
+        return descend(state, loss, optimiser, decay)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -193,6 +151,6 @@ def classifier_step(judge: Judge, optimiser: optax.GradientTransformation) -> St
             total = jnp.mean(losses[0]) + jnp.mean(losses[1])
             return total, {"loss": total, "right": jnp.mean(right.astype(jnp.float32))}
 
-        return _descend(state, loss, optimiser, 0.99)
+        return descend(state, loss, optimiser, 0.99)
 
     return jax.jit(step, donate_argnums=0)

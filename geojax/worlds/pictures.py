@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from geojax.geometry.camera_sampling import CameraDistribution, sample_light, sample_views
 from geojax.worlds import captions, solids
-from geojax.worlds.render import render_layers
+from geojax.worlds.render import render_layers, render_truth
 
 VIEWS = CameraDistribution(
     elevation=(-10.0, 90.0),
@@ -64,13 +64,18 @@ class Batch(NamedTuple):
     elevation: np.ndarray
 
 
+def _views(key: jax.Array, start: int, count: int, size: int) -> tuple[Any, jax.Array, jax.Array]:
+    """The cameras of a block of pictures, and the keys of their lights."""
+    view_key, light_key, ambient_key = jax.random.split(jax.random.fold_in(key, start), 3)
+    return sample_views(view_key, VIEWS, count, size, size), light_key, ambient_key
+
+
 def trace_kind(key: jax.Array, kind: str, count: int, size: int) -> Pool:
     """Trace `count` views of one kind at size x size, under random cameras and lights."""
     parts: list[Pool] = []
     for start in range(0, count, _TRACED_AT_ONCE):
         n = min(_TRACED_AT_ONCE, count - start)
-        view_key, light_key, ambient_key = jax.random.split(jax.random.fold_in(key, start), 3)
-        views = sample_views(view_key, VIEWS, n, size, size)
+        views, light_key, ambient_key = _views(key, start, n, size)
         light = sample_light(light_key, views.camera.camera_to_world[:, :3, 3])
         low, high = AMBIENT
         ambient = jax.random.uniform(ambient_key, (n,), minval=low, maxval=high)
@@ -106,6 +111,46 @@ def load_or_trace(folder: Path, seed: int, per_kind: int, size: int) -> Iterator
         yield kind, pool
 
 
+def load_or_trace_depths(
+    folder: Path, seed: int, per_kind: int, pool_per_kind: int, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact depth of the first `per_kind` pictures of every kind in a pool; kept in a file.
+
+    Args:
+      folder: of the pool.
+      seed: of the pool.
+      per_kind: how many of each kind.
+      pool_per_kind: how many the pool has.
+      size: height and width.
+
+    Returns:
+      z-depth [N, S, S] float16, 0 behind the object, and the pool's rows [N] that it is of.
+
+    Raises:
+      ValueError: more are asked for than the pool has.
+    """
+    if not 0 < per_kind <= pool_per_kind:
+        raise ValueError(f"per_kind={per_kind} must be in 1..{pool_per_kind}, the pool's number")
+    rows = np.concatenate(
+        [k * pool_per_kind + np.arange(per_kind) for k in range(len(solids.KINDS))]
+    )
+    path = folder / f"depths-{size}-{per_kind}-{pool_per_kind}-{seed}.npz"
+    if not path.exists():
+        parts = []
+        for index, kind in enumerate(solids.KINDS):
+            key = jax.random.fold_in(jax.random.key(seed), index)
+            for start in range(0, per_kind, _TRACED_AT_ONCE):
+                # As many at once as the pool traced, or the cameras would be others.
+                n = min(_TRACED_AT_ONCE, pool_per_kind - start)
+                truth = render_truth(kind, _views(key, start, n, size)[0].camera)
+                parts.append(np.asarray(truth.depth, np.float16)[: per_kind - start])
+        unfinished = path.with_suffix(".part.npz")
+        np.savez_compressed(unfinished, depth=np.concatenate(parts))
+        unfinished.rename(path)
+    with np.load(path) as stored:
+        return stored["depth"], rows
+
+
 def _allowed_colours(held_out: bool) -> list[np.ndarray]:
     """For each kind, the colours (indices) it is seen in: the trained, or the held-out ones."""
     return [
@@ -129,6 +174,7 @@ def draw(
     *,
     held_out: bool = False,
     jitter: float = 0.03,
+    index: np.ndarray | None = None,
 ) -> Batch:
     """Draw pictures, each in a random allowed colour (jittered) before a random background.
 
@@ -138,11 +184,13 @@ def draw(
       batch: how many.
       held_out: draw only the pairs that are never trained on, instead of only the others.
       jitter: standard deviation of the albedo around the colour word's.
+      index: [batch] rows of the pool to take; None draws them.
 
     Returns:
       the batch.
     """
-    index = rng.integers(len(pool.kind), size=batch)
+    if index is None:
+        index = rng.integers(len(pool.kind), size=batch)
     kind = pool.kind[index]
     allowed = _allowed_colours(held_out)
     colour = np.asarray([rng.choice(allowed[k]) for k in kind])

@@ -3,12 +3,17 @@
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.object_report import judge_rank
+from geojax.models.dpt import DPT, DPTConfig
+from geojax.priors.clip_score import load_clip
+from geojax.priors.inpainting import inpainting_channels, load_inpainting
 from geojax.priors.stable_diffusion import load_stable_diffusion
+from geojax.weights.folder import load_component, load_config
 from tests.experiments.binaries import run
 
 TINY = {
@@ -28,10 +33,27 @@ TINY = {
     "judge.steps": 2,
 }
 
+EDITOR = {
+    "rooms": 4,
+    "clip.width": 16,
+    "clip.vision_layers": 1,
+    "clip.text_layers": 1,
+    "clip.batch": 20,
+    "clip.steps": 2,
+    "depth.width": 16,
+    "depth.layers": 4,
+    "depth.neck": "(8,8,8,8)",
+    "depth.fusion": 8,
+    "depth.views_per_kind": 1,
+    "depth.batch": 4,
+    "depth.steps": 2,
+}
 
-def train(out, *flags):
-    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
-    return run("train_worlds", f"--out={out}", *fields, *flags)
+
+def train(out, *flags, fields=TINY):
+    return run(
+        "train_worlds", f"--out={out}", *flags, *(f"--config.{k}={v}" for k, v in fields.items())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +98,51 @@ def test_the_scaling_factor_makes_latents_of_unit_variance(trained):
         latent = stored["latent"]
     assert config["scaling_factor"] > 0.0
     assert latent.std() == pytest.approx(1.0, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def editor(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("editor") / "out"
+    fields = {**TINY, **EDITOR, "start": trained / "family"}
+    done = train(out, "--config=configs/train_worlds.py:editor", fields=fields)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def test_the_editor_starts_from_the_family_and_is_an_inpainting_prior(trained, editor):
+    prior = load_inpainting(editor / "family-inpainting")
+    image, mask = jnp.full((1, 16, 16, 3), 0.5), jnp.zeros((1, 16, 16), bool).at[:, 4:8].set(True)
+    extra = inpainting_channels(prior, prior.params, image, mask)
+    z, t = jnp.ones((1, 4, 4, 4)), jnp.asarray([500])
+    condition = prior.embed(["a corridor with brick walls"])
+    eps = prior.denoise(prior.params, z, t, condition, extra)
+    assert eps.shape == z.shape and np.isfinite(np.asarray(eps)).all()
+    # Two steps of a small rate leave a network near to where it started.
+    small = load_stable_diffusion(trained / "family").params["unet"]["mid_block"]
+    for new, old in zip(
+        jax.tree.leaves(prior.params["unet"]["mid_block"]), jax.tree.leaves(small), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(new), np.asarray(old), atol=2e-2)
+
+
+def test_the_pair_ranks_captions(editor):
+    clip = load_clip(editor / "family" / "clip")
+    ranks = clip.rank(jnp.zeros((2, 16, 16, 3)), ["a red mug", "a corridor", "a blue chair"])
+    assert ranks.shape == (2, 3) and np.isfinite(np.asarray(ranks)).all()
+    for stage in ("vae", "inpainting", "clip", "depth"):
+        assert (editor / stage / "preview.png").is_file()
+
+
+def test_the_depth_model_predicts_a_disparity(editor):
+    folder = editor / "family" / "depth"
+    dpt = DPT(DPTConfig.from_dict(load_config(folder, "DPTForDepthEstimation")))
+    disparity = dpt.apply({"params": load_component(folder, dpt)}, jnp.zeros((1, 16, 16, 3)))
+    assert disparity.shape == (1, 16, 16)
+    assert np.all(np.asarray(disparity) > 0.0)  # alive, from the first step on
+
+
+def test_a_stage_of_the_other_recipe_is_refused(tmp_path):
+    done = train(tmp_path / "out", "--stage=clip")
+    assert done.returncode != 0
+    assert "--stage=clip is not in this recipe" in done.stderr
+    assert not (tmp_path / "out").exists()
