@@ -82,6 +82,7 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
         config.rooms = 5120
         config.rooms_share = 0.75
         config.vae.learning_rate = 6e-4
+        config.vae.steps = 2400
         config.unet.steps = 7000
         config.unet.learning_rate = 4e-4
     return config
