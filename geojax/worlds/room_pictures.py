@@ -21,6 +21,9 @@ from geojax.worlds.rooms import sample_room
 
 VIEWS_PER_ROOM = 4
 ROOMS_PER_FILE = 128
+UNSEEN_SEED = 1 << 31
+"""Seeds from here on are of rooms to judge by; `load_or_trace`, for training, refuses them."""
+
 _AT_ONCE = 16  # pictures rendered together: their arrays stay in the cache
 
 
@@ -108,6 +111,12 @@ def _trace(seed: int, numbers: Sequence[int], rooms: Sequence[Room], size: int) 
     return [Pool(*(leaf[view] for leaf in pool)) for view in views]
 
 
+def trace_unseen(seed: int, count: int, size: int) -> Pool:
+    """`count` pictures that no training draws, each of another room, of any materials."""
+    pool = trace_rooms(UNSEEN_SEED + seed, range(count), size)
+    return Pool(*(leaf[::VIEWS_PER_ROOM] for leaf in pool))
+
+
 def concatenate(pools: Sequence[Pool]) -> Pool:
     """One pool of several."""
     return Pool(*(np.concatenate(leaves) for leaves in zip(*pools, strict=True)))
@@ -120,14 +129,19 @@ def load_or_trace(
 
     Args:
       folder: where the files are, or will be.
-      seed: of the rooms and their cameras.
+      seed: of the rooms and their cameras, under `UNSEEN_SEED`.
       rooms: how many; each gives `VIEWS_PER_ROOM` pictures.
       size: height and width, pixels.
       held_out: rooms of the pairs of materials that are never trained on.
 
     Yields:
       the pool of each file.
+
+    Raises:
+      ValueError: if the seed is one of those kept to judge by.
     """
+    if seed >= UNSEEN_SEED:
+        raise ValueError(f"seed {seed}: rooms to train on have seeds under {UNSEEN_SEED}")
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, rooms, ROOMS_PER_FILE):
         end = min(start + ROOMS_PER_FILE, rooms)
