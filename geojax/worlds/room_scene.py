@@ -7,7 +7,7 @@ a cylinder |(x - c) / r|_xy <= 1, |z - c_z| <= r_z, or an ellipsoid |(x - c) / r
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
@@ -217,7 +217,7 @@ class Builder:
         Returns:
           whether it was built.
         """
-        grown = (self.boxes, self.rounds, self.things)
+        grown: tuple[list[Any], ...] = (self.boxes, self.rounds, self.things)
         before, materials = [len(part) for part in grown], len(self._materials)
         build(Put(self, frame, self.thing(kind, colour, space)))
         if not self._over():
