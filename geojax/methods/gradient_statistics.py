@@ -1,0 +1,126 @@
+"""How much the gradients of score distillation agree: why a condition matters.
+
+Symbols: g_m one draw of the gradient of x, flattened, M draws over noise (and time, and cameras).
+    (1) mean       mu = 1/M sum g_m
+    (2) variance   V = sum |g_m - mu|^2 / (M - 1), the trace of the covariance
+    (3) signal     |mu|^2 - V / M, an unbiased estimate of |E g|^2
+    (4) SNR        (3) / V, that of one draw
+    (5) cosine     mean over pairs of <g_m, g_n> / |g_m| |g_n|
+    (6) total      V = E_t V_t + Var_t mu_t: by time step and between time steps
+
+A draw points where an image model wants a rendering to go. Where the model knows what it should
+see, draws agree and (4) is large; where it does not, each draw goes to another picture, and the sum
+over a training is a random walk towards nothing in particular.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+class GradientStatistics(NamedTuple):
+    """Equations (2)-(5) of M draws; all scalars.
+
+    Attributes:
+      signal: (3); slightly negative when there is none.
+      variance: V.
+      snr: (4).
+      cosine: (5), in [-1, 1].
+      norm: mean of |g_m|.
+    """
+
+    signal: Float[Array, ""]
+    variance: Float[Array, ""]
+    snr: Float[Array, ""]
+    cosine: Float[Array, ""]
+    norm: Float[Array, ""]
+
+
+class Sums(NamedTuple):
+    """What the statistics of any number of draws need: they are never all held.
+
+    Attributes:
+      gradient: sum of g_m, [D].
+      unit: sum of g_m / |g_m|, [D].
+      square: sum of |g_m|^2.
+      norm: sum of |g_m|.
+      count: M.
+    """
+
+    gradient: Float[Array, "D"]
+    unit: Float[Array, "D"]
+    square: Float[Array, ""]
+    norm: Float[Array, ""]
+    count: Float[Array, ""]
+
+
+def sums(gradients: Float[Array, "M *d"]) -> Sums:
+    """Sums over some draws; those of others can be added, leaf by leaf."""
+    flat = gradients.reshape(gradients.shape[0], -1)
+    square = jnp.sum(flat**2, axis=1)
+    norm = jnp.sqrt(square)
+    unit = flat / jnp.maximum(norm, jnp.finfo(flat.dtype).tiny)[:, None]
+    return Sums(
+        jnp.sum(flat, axis=0),
+        jnp.sum(unit, axis=0),
+        jnp.sum(square),
+        jnp.sum(norm),
+        jnp.asarray(float(flat.shape[0])),
+    )
+
+
+def statistics(s: Sums) -> GradientStatistics:
+    """Equations (2)-(5).
+
+    Args:
+      s: sums of at least two draws.
+    """
+    m = s.count
+    mean_square = jnp.sum((s.gradient / m) ** 2)
+    # One pass: sum |g - mu|^2 = sum |g|^2 - M |mu|^2, which rounding can take below 0.
+    variance = jnp.maximum(s.square - m * mean_square, 0.0) / (m - 1.0)
+    signal = mean_square - variance / m
+    tiny = jnp.finfo(jnp.float32).tiny
+    return GradientStatistics(
+        signal=signal,
+        variance=variance,
+        snr=signal / jnp.maximum(variance, tiny),
+        cosine=(jnp.sum(s.unit**2) - m) / (m * (m - 1.0)),
+        norm=s.norm / m,
+    )
+
+
+def gradient_statistics(
+    key: Key[Array, ""], draw: Callable[[Key[Array, ""]], Float[Array, "B *d"]], batches: int
+) -> GradientStatistics:
+    """Statistics of `batches` calls of `draw`; to be jitted by the caller.
+
+    The same key gives the same noise to any two draws that use theirs alike: models, prompts and
+    guidance scales are compared on common random numbers.
+
+    Args:
+      key: consumed.
+      draw: key -> B gradients.
+      batches: how many times it is called, at least 1 (2 if B is 1).
+
+    Raises:
+      ValueError: fewer than two draws.
+    """
+    shape = jax.eval_shape(draw, key).shape
+    if batches < 1 or batches * shape[0] < 2:
+        raise ValueError(
+            f"{batches} batches of {shape[0]} draws: statistics need two draws or more"
+        )
+
+    def add(total: Sums, key: Key[Array, ""]) -> tuple[Sums, None]:
+        return jax.tree.map(jnp.add, total, sums(draw(key))), None
+
+    size = 1
+    for side in shape[1:]:
+        size *= side
+    nothing = Sums(jnp.zeros(size), jnp.zeros(size), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+    total, _ = jax.lax.scan(add, nothing, jax.random.split(key, batches))
+    return statistics(total)
