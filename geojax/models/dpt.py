@@ -2,6 +2,8 @@
 
 Symbols: x image, normalised [B, H, W, C]; p side of a patch; t_k states after the tapped blocks.
     (1) t = blocks(tokens of x), the class token first      geojax.models.vit
+        hybrid: tokens are conv1 of a convolutional network's third stage, whose first two stages
+        take the place of the first two taps                geojax.models.bit
     (2) disparity = head(neck(t)), up to scale and shift    geojax.models.dpt_neck
 
 Ranftl et al., "Vision Transformers for Dense Prediction" (2021), section 3 and supplement A. Any H
@@ -17,9 +19,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from geojax.models.bit import BitBackbone, BitConfig
 from geojax.models.clip import ACTIVATIONS
 from geojax.models.dpt_neck import READOUTS, Head, Neck
-from geojax.models.layers import Dtype, LayerNorm
+from geojax.models.layers import Conv, Dtype, LayerNorm
 from geojax.models.resize import resize
 from geojax.models.vit import Patches, ViTBlock, add_positions
 
@@ -30,7 +33,8 @@ class DPTConfig:
 
     Attributes:
       backbone_out_indices: the tapped blocks, counted from 0; a hybrid's first two are not read.
-      neck_hidden_sizes: channels of m_k before the last convolution of equation (2).
+      reassemble_factors: r_k; a hybrid's first two are not read.
+      neck_hidden_sizes: channels of the maps in the neck.
       backbone_config: of the hybrid's convolutional network.
     """
 
@@ -54,15 +58,25 @@ class DPTConfig:
     use_batch_norm_in_fusion_residual: bool = False
     use_bias_in_fusion_residual: bool = True
     add_projection: bool = False
+    backbone_config: BitConfig | None = None
 
     def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act={self.hidden_act!r} must be one of {list(ACTIVATIONS)}")
         if self.readout_type not in READOUTS:
             raise ValueError(f"readout_type={self.readout_type!r} must be one of {READOUTS}")
-        for name in ("use_batch_norm_in_fusion_residual", "add_projection", "is_hybrid"):
+        for name in ("use_batch_norm_in_fusion_residual", "add_projection"):
             if getattr(self, name):
                 raise ValueError(f"{name}=True is not supported")
+        if self.is_hybrid != (self.backbone_config is not None):
+            raise ValueError(f"is_hybrid={self.is_hybrid} does not go with {self.backbone_config=}")
+        if self.backbone_config is not None:
+            given, made = self.neck_hidden_sizes[:2], self.backbone_config.hidden_sizes[:2]
+            if given != made or self.readout_type != "project" or self.patch_size != 16:
+                raise ValueError(
+                    f"a hybrid's first neck_hidden_sizes={given} must be its backbone's {made}, "
+                    f"readout_type={self.readout_type!r} 'project', patch_size={self.patch_size} 16"
+                )
         for name, divisor in (
             ("hidden_size", "num_attention_heads"),
             ("image_size", "patch_size"),
@@ -97,8 +111,11 @@ class DPTConfig:
         for name in ("image_size", "patch_size"):
             if not isinstance(fields.get(name, 0), int):
                 raise ValueError(f"{name}={fields[name]} must be one integer")
-        if not config.get("is_hybrid") and config.get("backbone_config") is not None:
-            kind = config["backbone_config"].get("model_type")
+        backbone = fields.pop("backbone_config", None)
+        if config.get("is_hybrid"):
+            fields["backbone_config"] = BitConfig.from_dict(backbone or {})
+        elif backbone is not None or config.get("backbone") is not None:
+            kind = (backbone or {}).get("model_type", config.get("backbone"))
             raise ValueError(f"a DPT on a backbone of its own ({kind!r}) is not supported")
         for name, value in fields.items():
             if isinstance(value, list):
@@ -107,27 +124,42 @@ class DPTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of config.json, readable by transformers."""
-        head = {"architectures": ["DPTForDepthEstimation"], "model_type": "dpt"}
-        return {**head, **dataclasses.asdict(self)}
+        fields = {"architectures": ["DPTForDepthEstimation"], "model_type": "dpt"}
+        fields |= dataclasses.asdict(self)
+        if self.backbone_config is None:
+            del fields["backbone_config"]
+        else:
+            fields["backbone_config"] = self.backbone_config.to_dict()
+            # transformers' head of the tokens must be told what it could have asked.
+            channels, side = self.backbone_config.hidden_sizes[2], self.image_size // 16
+            fields["backbone_featmap_shape"] = [1, channels, side, side]
+            fields["neck_ignore_stages"] = [0, 1]
+        return fields
 
 
 class Embeddings(nn.Module):
-    """The backbone's tokens: patches, class token and positions."""
+    """The backbone's tokens: patches, class token and positions; and a hybrid's first two maps."""
 
     config: DPTConfig
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
-        """x_0."""
-        cfg, d = self.config, self.dtype
-        patches = Patches(cfg.hidden_size, cfg.patch_size, d, name="patch_embeddings")(image)
+    def __call__(
+        self, image: Float[Array, "B H W C"]
+    ) -> tuple[Float[Array, "B N D"], list[Float[Array, "B _ _ _"]]]:
+        """x_0, and maps."""
+        cfg, d, maps = self.config, self.dtype, []
+        if cfg.backbone_config is None:
+            patches = Patches(cfg.hidden_size, cfg.patch_size, d, name="patch_embeddings")(image)
+        else:
+            *maps, last = BitBackbone(cfg.backbone_config, d, name="backbone")(image)
+            patches = Conv(cfg.hidden_size, 1, dtype=d, name="projection")(last)
         side = cfg.image_size // cfg.patch_size
 
         def resample(x: Float[Array, "1 s t D"], size: tuple[int, int]) -> Float[Array, "1 h w D"]:
             return resize(x, size, align_corners=False)
 
-        return add_positions(self, patches, (side, side), resample, d)
+        return add_positions(self, patches, (side, side), resample, d), maps
 
 
 class Encoder(nn.Module):
@@ -163,13 +195,14 @@ class Backbone(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Float[Array, "B H W C"]) -> list[Float[Array, "B N D"]]:
-        """t_k with the class token first; no norm follows the tapped blocks."""
+    def __call__(self, image: Float[Array, "B H W C"]) -> list[Float[Array, "B ..."]]:
+        """A hybrid's maps, then t_k, class token first; no norm follows the tapped blocks."""
         cfg, d = self.config, self.dtype
-        states = Encoder(cfg, d, name="encoder")(Embeddings(cfg, d, name="embeddings")(image))
+        tokens, maps = Embeddings(cfg, d, name="embeddings")(image)
+        states = Encoder(cfg, d, name="encoder")(tokens)
         if self.is_initializing():  # in every file, and read by nothing here
             LayerNorm(cfg.layer_norm_eps, d, name="layernorm")(states[-1])
-        return [states[i] for i in cfg.backbone_out_indices]
+        return maps + [states[i] for i in cfg.backbone_out_indices[len(maps) :]]
 
 
 class DPT(nn.Module):

@@ -70,6 +70,13 @@ VAE_MODERN = re.compile(
     r"(?:en|de)coder\.mid_block\.attentions\.0\.(?:to_q|to_k|to_v|to_out\.0)\.weight"
 )
 VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+DINOV2_MODERN = re.compile(r"(backbone\..+\.attention)\.([qkvo])_proj\.(weight|bias)")
+DINOV2_NAMES = {
+    "q": "attention.query",
+    "k": "attention.key",
+    "v": "attention.value",
+    "o": "output.dense",
+}
 POSITION_IDS = re.compile(r"(?:(?:text|vision)_model\.)?embeddings\.position_ids")
 
 
@@ -77,10 +84,13 @@ def current_key(class_name: str, key: str) -> str | None:
     """A key of any age as equation (1) spells it; None for a buffer that holds no parameter.
 
     Older autoencoders call the attention query, key, value and proj_attn. CLIP's text tower is
-    written with `text_model.` by transformers 4 and without by 5.
+    written with `text_model.` by transformers 4 and without by 5. transformers 5 calls the parts
+    of DINOv2's attention anew, though its files keep the old names.
     """
     if class_name == "AutoencoderKL" and (match := VAE_LEGACY.fullmatch(key)):
         return f"{match[1]}.{VAE_NAMES[match[2]]}.{match[3]}"
+    if class_name == "DepthAnythingForDepthEstimation" and (match := DINOV2_MODERN.fullmatch(key)):
+        return f"{match[1]}.{DINOV2_NAMES[match[2]]}.{match[3]}"
     if class_name in ("CLIPModel", "CLIPTextModel") and POSITION_IDS.fullmatch(key):
         return None
     if class_name == "CLIPTextModel":
@@ -134,6 +144,10 @@ def _dpt_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
     return (_float(1, config.image_size, config.image_size, config.num_channels),)
 
 
+def _depth_anything_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return _dpt_inputs(config.backbone_config)
+
+
 # By the name of the Linen class: this floor does not import the networks.
 KINDS = {
     "UNet": Kind("UNet2DConditionModel", _unet_inputs),
@@ -141,5 +155,6 @@ KINDS = {
     "CLIPText": Kind("CLIPTextModel", lambda config: (_int(1, 1),)),
     "CLIP": Kind("CLIPModel", _clip_inputs),
     "DPT": Kind("DPTForDepthEstimation", _dpt_inputs),
+    "DepthAnything": Kind("DepthAnythingForDepthEstimation", _depth_anything_inputs),
     "Judge": Kind("Judge", lambda config: (_float(1, config.image_size, config.image_size, 3),)),
 }

@@ -7,11 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import transformers  # noqa: E402
-
 from geojax.models.resize import resize  # noqa: E402
 from geojax.weights.folder import load_component, load_config, named_leaves  # noqa: E402
-from geojax.weights.key_tables import file_key, to_file  # noqa: E402
+from geojax.weights.key_tables import current_key, file_key, to_file  # noqa: E402
 from tests.golden import cases, depth_models  # noqa: E402
 from tests.golden.make_golden import to_numpy, to_torch  # noqa: E402
 from tests.parity.full_size import gradient_error  # noqa: E402
@@ -20,21 +18,6 @@ pytestmark = pytest.mark.parity
 torch.set_num_threads(1)
 
 SINGLE = 1e-4
-
-
-def torch_model(model):
-    """The network with the weights of `depth_models.tensor`."""
-    state = {
-        k: torch.from_numpy(depth_models.tensor(k, tuple(v.shape)))
-        for k, v in model.state_dict().items()
-    }
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def torch_dpt(name):
-    config = transformers.DPTConfig(**depth_models.DPTS[name])
-    return torch_model(transformers.DPTForDepthEstimation(config))
 
 
 def torch_slopes(model, pixels, cotangent, key_of=lambda key: key):
@@ -64,35 +47,49 @@ def slopes(module, params, pixels, cotangent):
     return disparity, {**found, "latent": np.asarray(by_pixel)}
 
 
-@pytest.mark.parametrize(
-    ("name", "side"), [("as released", 32), ("variations", 48), ("ignore", 40)]
-)
-def test_dpt_and_its_gradients_from_pytorchs_folder(name, side, tmp_path, record_property):
-    """48 and 40 resample the positions; at 40 the halved map is rounded up."""
-    model = torch_dpt(name)
-    model.save_pretrained(tmp_path)
-    module = depth_models.DPT(
-        depth_models.DPTConfig.from_dict(load_config(tmp_path, "DPTForDepthEstimation"))
-    )
-    assert module == depth_models.dpt(name)
-    params = load_component(tmp_path, module)
-    pixels = depth_models.pixels(side, side)
+def check(model, module, class_name, pixels, folder, record):
+    """A folder of transformers' gives the same disparity and the same gradients."""
+    model.save_pretrained(folder)
+    config = type(module.config).from_dict(load_config(folder, class_name))
+    assert config == module.config
+    params = load_component(folder, module)
     with torch.no_grad():
         expected = model(to_torch(pixels)).predicted_depth.numpy()
     assert np.mean(expected > 0) > 0.5
     cotangent = cases.noise("cotangent", *expected.shape)
     disparity, found = slopes(module, params, pixels, cotangent)
     error = cases.relative_error(disparity, expected)
-    wrong = gradient_error(found, torch_slopes(model, pixels, cotangent))
-    record_property(f"relative_error.dpt {name}", error)
-    print(f"\ndpt {name}: {error:.1e}, gradients {wrong:.1e}", end="")
+    theirs = torch_slopes(model, pixels, cotangent, lambda key: current_key(class_name, key))
+    assert set(theirs) == set(found)
+    wrong = gradient_error(found, theirs)
+    record(f"relative_error.{class_name}", error)
+    print(f"\n{class_name}: {error:.1e}, gradients {wrong:.1e}", end="")
     assert error < SINGLE
     assert wrong < SINGLE
 
 
+@pytest.mark.parametrize(
+    ("name", "side"), [("as released", 32), ("variations", 48), ("ignore", 40), ("hybrid", 64)]
+)
+def test_dpt_and_its_gradients_from_pytorchs_folder(name, side, tmp_path, record_property):
+    """48 and 40 resample the positions; at 40 the halved map is rounded up."""
+    module, model = depth_models.dpt(name), depth_models.torch_model("dpt", name)
+    pixels = depth_models.pixels(side, side)
+    check(model, module, "DPTForDepthEstimation", pixels, tmp_path, record_property)
+
+
+@pytest.mark.parametrize(("name", "size"), [("as released", (24, 20)), ("metric", (16, 16))])
+def test_depth_anything_and_its_gradients(name, size, tmp_path, record_property):
+    """24x20 resamples the positions, and its 6x5 patches do not halve."""
+    model = depth_models.torch_model("anything", name)
+    module, pixels = depth_models.depth_anything(name), depth_models.pixels(*size)
+    check(model, module, "DepthAnythingForDepthEstimation", pixels, tmp_path, record_property)
+
+
 def test_dpt_of_an_image_that_is_not_square():
     """transformers' own forward takes the patches for a square; its parts do not."""
-    model, module = torch_dpt("as released"), depth_models.dpt("as released")
+    model = depth_models.torch_model("dpt", "as released")
+    module = depth_models.dpt("as released")
     pixels = depth_models.pixels(32, 48)
     with torch.no_grad():
         states = model.dpt(to_torch(pixels), output_hidden_states=True).hidden_states[1:]
