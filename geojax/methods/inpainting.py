@@ -109,6 +109,57 @@ def match_edge(painted: Image, image: Image, mask: Mask, sigma: float) -> Float[
     return jnp.clip(painted + error / jnp.maximum(share, 0.5), 0.0, 1.0)
 
 
+def inpaint_latent(
+    key: Key[Array, ""],
+    prior: Prior | ConditionedPrior,
+    params: Params,
+    image: Image,
+    mask: Mask,
+    filled: Image,
+    condition: Condition,
+    unconditional: Condition,
+    *,
+    sampler: Sampler,
+    steps: int,
+    strength: float = 1.0,
+    guidance: float,
+    grow: int = 0,
+    fresh: bool = False,
+) -> Latent:
+    """Equations (1)-(3): the latent z, for a caller who decodes it in a way of their own.
+
+    Arguments and errors are those of `inpaint`; strength 0 gives E(x_0).
+    """
+    noise_key, sample_key, known_key = jax.random.split(key, 3)
+    factor = prior.image_size // prior.latent_size
+    batch, height, width = mask.shape
+    shape = (batch, height // factor, width // factor, prior.latent_channels)
+    noise = jax.random.normal(noise_key, shape, image.dtype)
+    trained = isinstance(prior, ConditionedPrior)
+    known = noise if trained and strength == 1.0 else prior.encode(params, filled)
+    if strength == 0.0:
+        return known
+    z, start = noise, 0
+    if strength != 1.0:
+        z, start = noised_start(sampler, prior.schedule, known, noise, steps, strength)
+
+    constrain = None
+    if isinstance(prior, ConditionedPrior):
+        if prior.extra_channels != 1 + prior.latent_channels:
+            raise ValueError(
+                f"the prior is shown {prior.extra_channels} channels beside the noise, an "
+                f"inpainting model {1 + prior.latent_channels}"
+            )
+        prior = prior.given(inpainting_channels(prior, params, image, mask))
+    else:
+        cells = dilate(latent_mask(mask, factor), grow)
+        constrain = replacement(known_key, known, cells, noise, fresh)
+    denoise = prompted(prior, params, condition, unconditional, guidance)
+    return sampler.sample(
+        sample_key, denoise, prior.schedule, z, steps, start=start, constrain=constrain
+    )
+
+
 def inpaint(
     key: Key[Array, ""],
     prior: Prior | ConditionedPrior,
@@ -157,31 +208,21 @@ def inpaint(
     keep = mask[..., None]
     if strength == 0.0:
         return jnp.where(keep, filled, image)
-    noise_key, sample_key, known_key = jax.random.split(key, 3)
-    factor = prior.image_size // prior.latent_size
-    batch, height, width = mask.shape
-    shape = (batch, height // factor, width // factor, prior.latent_channels)
-    noise = jax.random.normal(noise_key, shape, image.dtype)
-    trained = isinstance(prior, ConditionedPrior)
-    known = noise if trained and strength == 1.0 else prior.encode(params, filled)
-    z, start = noise, 0
-    if strength != 1.0:
-        z, start = noised_start(sampler, prior.schedule, known, noise, steps, strength)
-
-    constrain = None
-    if isinstance(prior, ConditionedPrior):
-        if prior.extra_channels != 1 + prior.latent_channels:
-            raise ValueError(
-                f"the prior is shown {prior.extra_channels} channels beside the noise, an "
-                f"inpainting model {1 + prior.latent_channels}"
-            )
-        prior = prior.given(inpainting_channels(prior, params, image, mask))
-    else:
-        cells = dilate(latent_mask(mask, factor), grow)
-        constrain = replacement(known_key, known, cells, noise, fresh)
-    denoise = prompted(prior, params, condition, unconditional, guidance)
-    z = sampler.sample(
-        sample_key, denoise, prior.schedule, z, steps, start=start, constrain=constrain
+    z = inpaint_latent(
+        key,
+        prior,
+        params,
+        image,
+        mask,
+        filled,
+        condition,
+        unconditional,
+        sampler=sampler,
+        steps=steps,
+        strength=strength,
+        guidance=guidance,
+        grow=grow,
+        fresh=fresh,
     )
     painted = prior.decode(params, z)
     if match > 0.0:
