@@ -4,10 +4,12 @@ Symbols: Q [B, N, h, d], K, V [B, M, h, d]; h heads of width d; y condition [B, 
     (1) attention   softmax(Q K^T / sqrt(d)) V, the softmax in float32
     (2) chunks      rows of (1) are independent: take C queries at a time and recompute the scores
                     in the backward pass, so that memory is B h C M instead of B h N M
-    (3) GEGLU       (x W_a) * gelu(x W_b), gelu exact
+    (3) columns     (1) of one head, transposed: E = exp((K Q^T - max) / sqrt(d)) [M, C], the
+                    maximum over keys; O^T = V^T E / sum E
+    (4) GEGLU       (x W_a) * gelu(x W_b), gelu exact
 
 (1) Vaswani et al., "Attention Is All You Need" (2017), eq. 1. (2) Rabe & Staats, "Self-attention
-Does Not Need O(n^2) Memory" (2021), section 2, over queries alone. (3) Shazeer, "GLU Variants
+Does Not Need O(n^2) Memory" (2021), section 2, over queries alone. (4) Shazeer, "GLU Variants
 Improve Transformer" (2020), eq. 6. The block is that of Rombach et al., "High-Resolution Image
 Synthesis with Latent Diffusion Models" (2022), appendix E.2.1.
 """
@@ -19,9 +21,11 @@ from jaxtyping import Array, Float
 
 from geojax.models.layers import SMALL_INIT, Conv, Dtype, GroupNorm, LayerNorm
 
-# Above this many scores a head, the chunked form is used.
+# Above this many scores a head, a chunked form is used.
 MAX_SCORES = 512 * 512
 QUERY_CHUNK = 128
+# Of one head: 4096 keys make 4 MB of scores, which stay in the last cache.
+HEAD_QUERY_CHUNK = 256
 
 
 def attention(
@@ -31,7 +35,6 @@ def attention(
     *,
     is_causal: bool = False,
     implementation: str | None = None,
-    query_chunk: int | None = None,
 ) -> Float[Array, "B N h d"]:
     """Equation (1), in chunks of queries (2) where the scores are many.
 
@@ -41,8 +44,7 @@ def attention(
       value: values.
       is_causal: query i sees keys 0..i only; never chunked.
       implementation: "cudnn" hands the whole to cuDNN's kernel (a GPU and half precision); None
-        chooses between the two forms here by size.
-      query_chunk: C; None chooses by size, 0 never chunks.
+        chooses between the forms here by size and device.
 
     Raises:
       ValueError: `implementation` is neither.
@@ -53,27 +55,82 @@ def attention(
         )
     if implementation is not None:
         raise ValueError(f"implementation must be 'cudnn' or None, got {implementation!r}")
-    n, m = query.shape[1], key.shape[1]
-    if query_chunk is None:
-        query_chunk = QUERY_CHUNK if n * m > MAX_SCORES else 0
-    if is_causal or not 0 < query_chunk < n:
-        return _attend(query, key, value, is_causal)
-    chunks = -(-n // query_chunk)
-    padded = jnp.pad(query, ((0, 0), (0, chunks * query_chunk - n), (0, 0), (0, 0)))
-    batch, _, heads, width = query.shape
-    stacked = padded.reshape(batch, chunks, query_chunk, heads, width).swapaxes(0, 1)
+    if is_causal or query.shape[1] * key.shape[1] <= MAX_SCORES:
+        return attend(query, key, value, is_causal)
+    if jax.default_backend() == "cpu":
+        return attend_by_head(query, key, value, HEAD_QUERY_CHUNK)
+    return attend_in_chunks(query, key, value, QUERY_CHUNK)
+
+
+def attend_in_chunks(
+    query: Float[Array, "B N h d"],
+    key: Float[Array, "B M h d"],
+    value: Float[Array, "B M h d"],
+    chunk: int,
+) -> Float[Array, "B N h d"]:
+    """Equation (2), all heads at once: few large steps, for an accelerator."""
+    batch, n, heads, width = query.shape
+    chunks = -(-n // chunk)
+    padded = jnp.pad(query, ((0, 0), (0, chunks * chunk - n), (0, 0), (0, 0)))
+    stacked = padded.reshape(batch, chunks, chunk, heads, width).swapaxes(0, 1)
     # Inside a loop nothing can merge the recomputation with the forward pass: no CSE barrier.
-    rows = jax.checkpoint(lambda q: _attend(q, key, value, False), prevent_cse=False)
+    rows = jax.checkpoint(lambda q: attend(q, key, value, False), prevent_cse=False)
     out = jax.lax.map(rows, stacked)
-    return out.swapaxes(0, 1).reshape(batch, chunks * query_chunk, heads, width)[:, :n]
+    return out.swapaxes(0, 1).reshape(batch, chunks * chunk, heads, width)[:, :n]
 
 
-def _attend(
+def attend_by_head(
+    query: Float[Array, "B N h d"],
+    key: Float[Array, "B M h d"],
+    value: Float[Array, "B M h d"],
+    chunk: int,
+) -> Float[Array, "B N h d"]:
+    """Equations (2) and (3), a head at a time: plain matrix products that stay in a CPU's cache.
+
+    In (3) the maximum and the sum run down columns, so that they and the exponential are vectors
+    of queries, and neither product has a transposed operand. 4096 tokens, 8 heads of 40, batch 2,
+    two cores: 0.39 s; the same rows of all heads at once 1.04 s; PyTorch 0.36 s.
+    """
+    batch, n, heads, width = query.shape
+    m = key.shape[1]
+    chunk = min(chunk, n)
+    chunks = -(-n // chunk)
+    padded = jnp.pad(query, ((0, 0), (0, chunks * chunk - n), (0, 0), (0, 0)))
+    # [B h, chunks, d, C], [B h, M, d], [B h, d, M]
+    q = padded.reshape(batch, chunks, chunk, heads, width).transpose(0, 3, 1, 4, 2)
+    q = q.reshape(batch * heads, chunks, width, chunk)
+    k = key.transpose(0, 2, 1, 3).reshape(batch * heads, m, width)
+    v = value.transpose(0, 2, 3, 1).reshape(batch * heads, width, m)
+
+    def head(
+        qkv: tuple[Float[Array, "c d C"], Float[Array, "M d"], Float[Array, "d M"]],
+    ) -> Float[Array, "c d C"]:
+        q, k, v = qkv
+        return jax.lax.map(jax.checkpoint(lambda q: _columns(q, k, v), prevent_cse=False), q)
+
+    out = jax.lax.map(head, (q, k, v)).reshape(batch, heads, chunks, width, chunk)
+    return out.transpose(0, 2, 4, 1, 3).reshape(batch, chunks * chunk, heads, width)[:, :n]
+
+
+def _columns(
+    query: Float[Array, "d C"], key: Float[Array, "M d"], value: Float[Array, "d M"]
+) -> Float[Array, "d C"]:
+    """Equation (3)."""
+    scores = jnp.matmul(key, query, preferred_element_type=jnp.float32)
+    # The softmax does not depend on what is subtracted: no gradient through the maximum.
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=0, keepdims=True))
+    weights = jnp.exp((scores - largest) * query.shape[0] ** -0.5)
+    out = jnp.matmul(value, weights.astype(value.dtype), preferred_element_type=jnp.float32)
+    return (out / jnp.sum(weights, axis=0, keepdims=True)).astype(value.dtype)
+
+
+def attend(
     query: Float[Array, "B N h d"],
     key: Float[Array, "B M h d"],
     value: Float[Array, "B M h d"],
     is_causal: bool,
 ) -> Float[Array, "B N h d"]:
+    """Equation (1), all at once."""
     scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
     scores = scores * query.shape[-1] ** -0.5
     if is_causal:
@@ -120,7 +177,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """Equation (3): first half of the projection is the value, second half the gate."""
+    """Equation (4): first half of the projection is the value, second half the gate."""
 
     features: int
     dtype: Dtype = jnp.float32

@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geojax.models.attention import GEGLU, Attention, SpatialTransformer, attention
+from geojax.models import attention as attention_module
+from geojax.models.attention import (
+    GEGLU,
+    Attention,
+    SpatialTransformer,
+    attend,
+    attend_by_head,
+    attend_in_chunks,
+    attention,
+)
+
+CHUNKED = {"by_head": attend_by_head, "in_chunks": attend_in_chunks}
 
 
 def slow_attention(q, k, v, is_causal=False):
@@ -23,11 +34,18 @@ def draw(rng, n=10, m=7, heads=2, width=3):
     return tuple(jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes)
 
 
-@pytest.mark.parametrize("chunk", [0, 4, 5])
-def test_attention_is_the_softmax_mean(rng, chunk):
+def test_attention_is_the_softmax_mean(rng):
     qkv = draw(rng)
-    found = attention(*qkv, query_chunk=chunk)
-    np.testing.assert_allclose(found, slow_attention(*map(np.asarray, qkv)), atol=1e-5)
+    expected = slow_attention(*map(np.asarray, qkv))
+    np.testing.assert_allclose(attention(*qkv), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [4, 5, 16])
+@pytest.mark.parametrize("form", CHUNKED)
+def test_chunked_attention_is_the_softmax_mean(rng, form, chunk):
+    qkv = draw(rng)
+    expected = slow_attention(*map(np.asarray, qkv))
+    np.testing.assert_allclose(CHUNKED[form](*qkv, chunk), expected, atol=1e-5)
 
 
 def test_causal_attention(rng):
@@ -36,16 +54,26 @@ def test_causal_attention(rng):
     np.testing.assert_allclose(found, slow_attention(*map(np.asarray, qkv), True), atol=1e-5)
 
 
-def test_chunks_leave_the_gradient_as_it_is(rng):
+@pytest.mark.parametrize("form", CHUNKED)
+def test_chunks_leave_the_gradient_as_it_is(rng, form):
     qkv = draw(rng)
     cotangent = jnp.asarray(rng.standard_normal(qkv[0].shape), jnp.float32)
 
-    def gradient(chunk):
-        _, back = jax.vjp(lambda *a: attention(*a, query_chunk=chunk), *qkv)
-        return back(cotangent)
+    def gradient(f):
+        return jax.vjp(f, *qkv)[1](cotangent)
 
-    for a, b in zip(gradient(4), gradient(0), strict=True):
+    plain = gradient(lambda *qkv: attend(*qkv, False))
+    for a, b in zip(gradient(lambda *qkv: CHUNKED[form](*qkv, 4)), plain, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", CHUNKED)
+def test_scores_far_beyond_the_exponentials_range_stay_finite(rng, form):
+    q, k, v = draw(rng)
+    found, back = jax.vjp(lambda *a: CHUNKED[form](*a, 4), 1e3 * q, 1e3 * k, v)
+    expected = slow_attention(*(np.asarray(x, np.float64) for x in (1e3 * q, 1e3 * k, v)))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert all(np.isfinite(g).all() for g in back(jnp.ones_like(found)))
 
 
 def largest_array(jaxpr) -> int:
@@ -60,24 +88,28 @@ def largest_array(jaxpr) -> int:
     return max(sizes + inner, default=0)
 
 
-def test_all_scores_of_a_large_picture_exist_at_no_time():
-    n = 1024
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_all_scores_of_a_large_picture_exist_at_no_time(monkeypatch, backend):
+    n = 2048
     q = jax.ShapeDtypeStruct((1, n, 1, 8), jnp.float32)
+    monkeypatch.setattr(attention_module.jax, "default_backend", lambda: backend)
 
     def gradients(q, k, v):
         return jax.grad(lambda *a: jnp.sum(attention(*a)), argnums=(0, 1, 2))(q, k, v)
 
     program = jax.make_jaxpr(gradients)(q, q, q).jaxpr
     assert largest_array(program) < n * n // 4
-    plain = jax.make_jaxpr(lambda *a: attention(*a, query_chunk=0))(q, q, q).jaxpr
+    plain = jax.make_jaxpr(lambda *a: attend(*a, False))(q, q, q).jaxpr
     assert largest_array(plain) >= n * n
 
 
-def test_half_precision_scores_are_summed_in_single(rng):
+@pytest.mark.parametrize("form", ["plain", *CHUNKED])
+def test_half_precision_scores_are_summed_in_single(rng, form):
     # Equal scores of 4096 keys: in half precision the softmax's sum would stop growing at 256.
     ones = jnp.ones((1, 4096, 1, 2), jnp.bfloat16)
     value = jnp.asarray(rng.uniform(0.5, 1.5, (1, 4096, 1, 2)), jnp.bfloat16)
-    found = attention(ones[:, :1], ones, value)
+    qkv = ones[:, :1], ones, value
+    found = attend(*qkv, False) if form == "plain" else CHUNKED[form](*qkv, 1)
     assert found.dtype == jnp.bfloat16
     expected = np.mean(np.asarray(value, np.float32), axis=1)
     np.testing.assert_allclose(np.asarray(found, np.float32)[:, 0], expected, rtol=1e-2)
