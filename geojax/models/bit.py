@@ -71,7 +71,7 @@ class BitConfig:
             if (value.upper() if name == "global_padding" and value else value) != expected:
                 raise ValueError(f"{name}={value!r} of the backbone must be {expected!r}")
         names = {f.name for f in dataclasses.fields(cls)}
-        fields = {
+        fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v
             for k, v in config.items()
             if k in names and v is not None

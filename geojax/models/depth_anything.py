@@ -68,7 +68,7 @@ class DepthAnythingConfig:
           ValueError: a value that is not implemented, or parts that do not fit.
         """
         names = {f.name for f in dataclasses.fields(cls)}
-        fields = {
+        fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v
             for k, v in config.items()
             if k in names and v is not None

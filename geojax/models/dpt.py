@@ -124,7 +124,7 @@ class DPTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of config.json, readable by transformers."""
-        fields = {"architectures": ["DPTForDepthEstimation"], "model_type": "dpt"}
+        fields: dict[str, Any] = {"architectures": ["DPTForDepthEstimation"], "model_type": "dpt"}
         fields |= dataclasses.asdict(self)
         if self.backbone_config is None:
             del fields["backbone_config"]

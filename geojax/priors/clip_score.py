@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from geojax.models.clip_vision import CLIP, CLIPConfig, unit
+from geojax.priors.image_input import resample
 from geojax.priors.prior import Image
 from geojax.priors.text_condition import (
     check_vocabulary,
@@ -79,20 +80,12 @@ def similarity(image: Float[Array, "B D"], text: Float[Array, "P D"]) -> Float[A
 
 
 def preprocess(image: Image, settings: ClipInput) -> Float[Array, "B S S 3"]:
-    """Equation (1).
-
-    The bicubic filter overshoots at an edge, and the overshoot is clipped; the gradient passes as
-    if it were not, or a white background would get none.
-    """
+    """Equation (1), with the gradient of `resample`."""
     _, height, width, _ = image.shape
     shorter, crop = settings.shorter, settings.crop
-    if min(height, width) != shorter:
-        for axis in (2, 1):  # as in Pillow, which clips after each direction
-            shape = list(image.shape)
-            # The longer side is rounded down.
-            shape[axis] = shorter * image.shape[axis] // min(height, width)
-            resized = jax.image.resize(image, shape, settings.method, antialias=True)
-            image = resized + jax.lax.stop_gradient(jnp.clip(resized, 0.0, 1.0) - resized)
+    # The longer side is rounded down.
+    size = [shorter * side // min(height, width) for side in (height, width)]
+    image = resample(image, size, settings.method)
     top, left = ((side - crop) // 2 for side in image.shape[1:3])
     image = image[:, top : top + crop, left : left + crop]
     mean, std = (jnp.asarray(v, image.dtype) for v in (settings.mean, settings.std))

@@ -4,6 +4,8 @@ model_index.json
 unet/ vae/ text_encoder/    config.json and safetensors
 scheduler/                  scheduler_config.json
 tokenizer/                  vocab.json, merges.txt, tokenizer_config.json, ...
+depth_estimator/            config.json and safetensors    where the model is shown a depth map
+feature_extractor/          preprocessor_config.json       of the depth estimator
 """
 
 import json
@@ -30,6 +32,8 @@ TOKENIZER_FILES = (
 
 # Other networks may lie beside these; diffusers refuses an index that names them.
 NETWORKS = ("unet", "vae", "text_encoder")
+# The one whose index names a depth estimator too.
+DEPTH_PIPELINE = "StableDiffusionDepth2ImgPipeline"
 
 # Whose layout is written; diffusers' inpainting pipeline does not load an index without it.
 DIFFUSERS_VERSION = "0.40.0"
@@ -134,7 +138,13 @@ def write_pipeline_files(
         "safety_checker": [None, None],
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
-    for name in NETWORKS:
+    networks = NETWORKS
+    if class_name == DEPTH_PIPELINE:
+        networks = (*NETWORKS, "depth_estimator")
+        index["feature_extractor"] = ["transformers", "DPTImageProcessor"]
+        for name in ("safety_checker", "requires_safety_checker"):  # it takes neither
+            del index[name]
+    for name in networks:
         if (folder / name).is_dir():
             fields = load_config(folder / name)
             library = "diffusers" if "_class_name" in fields else "transformers"
@@ -159,6 +169,7 @@ def save_pipeline(
     class_name: str = "StableDiffusionPipeline",
     dtype: DTypeLike = jnp.float32,
     *,
+    preprocessor: Mapping[str, Any] | None = None,
     max_shard_bytes: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -166,11 +177,13 @@ def save_pipeline(
 
     Args:
       path: the pipeline's folder.
-      components: "unet", "text_encoder" and, unless it works on pixels, "vae".
+      components: "unet", "text_encoder" and, unless it works on pixels, "vae"; with
+        `DEPTH_PIPELINE` also "depth_estimator".
       scheduler: as in `write_pipeline_files`, like `tokenizer` and `class_name`.
       tokenizer: folder of the tokenizer.
       class_name: the pipeline's class.
       dtype: on disk.
+      preprocessor: of the depth estimator's images, fields of preprocessor_config.json.
       max_shard_bytes: as in `save_component`.
       overwrite: replace a folder that differs.
 
@@ -179,6 +192,10 @@ def save_pipeline(
       ValueError, OSError: as `save_component`.
     """
     with new_folder(Path(path), overwrite) as folder:
+        if preprocessor is not None:
+            (folder / "feature_extractor").mkdir()
+            file = folder / "feature_extractor" / "preprocessor_config.json"
+            _write_json(file, dict(preprocessor))
         for name, (params, config) in components.items():
             save_component(
                 folder / name, params, config, dtype=dtype, max_shard_bytes=max_shard_bytes

@@ -1,5 +1,8 @@
 """Depth models against transformers', through folders that transformers has written."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +10,22 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import diffusers  # noqa: E402
+import transformers  # noqa: E402
+from transformers.models.dpt.image_processing_pil_dpt import (  # noqa: E402
+    DPTImageProcessorPil,
+)
+
 from geojax.models.resize import resize  # noqa: E402
+from geojax.priors.depth import load_depth, open_depth, save_depth  # noqa: E402
+from geojax.priors.depth_input import HALF, DepthInput  # noqa: E402
+from geojax.priors.save_pretrained import save_pretrained  # noqa: E402
 from geojax.weights.folder import load_component, load_config, named_leaves  # noqa: E402
 from geojax.weights.key_tables import current_key, file_key, to_file  # noqa: E402
 from tests.golden import cases, depth_models  # noqa: E402
 from tests.golden.make_golden import to_numpy, to_torch  # noqa: E402
 from tests.parity.full_size import gradient_error  # noqa: E402
+from tests.weights.tiny_family import UNET, write_family  # noqa: E402
 
 pytestmark = pytest.mark.parity
 torch.set_num_threads(1)
@@ -111,3 +124,56 @@ def test_resampling(method, mode, align_corners, size):
     )
     found = resize(jnp.asarray(x), size, method, align_corners=align_corners)
     np.testing.assert_allclose(found, to_numpy(expected), atol=1e-5)
+
+
+def test_from_picture_to_disparity_with_transformers_own_input(tmp_path, rng):
+    """The whole way at another size: resampling, network, back to the picture's size."""
+    model = depth_models.torch_model("dpt", "variations")
+    model.save_pretrained(tmp_path / "theirs")
+    settings = DepthInput(32, 32, True, 8, "cubic", HALF)
+    processor = DPTImageProcessorPil(
+        **{k: v for k, v in settings.to_dict().items() if k != "image_processor_type"}
+    )
+    processor.save_pretrained(tmp_path / "theirs")
+    save_depth(tmp_path / "theirs", tmp_path / "ours")
+    oracle, report = transformers.DPTForDepthEstimation.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not report.get(name), (name, report[name])
+    for key, value in model.state_dict().items():
+        assert torch.equal(oracle.state_dict()[key], value), key
+    # Smooth, so that rounding to 8 bits between the two directions is all that differs.
+    image = np.asarray(jax.image.resize(rng.uniform(size=(6, 6, 3)), (50, 51, 3), "linear"))
+    image = np.round(255 * image).astype(np.uint8)
+    pixels = processor(image, return_tensors="pt")
+    assert pixels["pixel_values"].shape == (1, 3, 32, 32)
+    with torch.no_grad():
+        found = oracle(**pixels)
+    (expected,) = processor.post_process_depth_estimation(found, target_sizes=[(50, 51)])
+    ours = load_depth(tmp_path / "ours")
+    disparity = jax.jit(ours.predict)(ours.params, jnp.asarray(image[None] / np.float32(255)))
+    assert cases.relative_error(disparity[0], expected["predicted_depth"]) < 0.02
+
+
+def test_diffusers_reads_a_depth_pipeline_with_its_estimator(tmp_path):
+    """And a copy of the copy is the same, estimator and all."""
+    estimator, folder = tmp_path / "estimator", tmp_path / "sd"
+    depth_models.torch_model("dpt", "hybrid").save_pretrained(estimator)
+    write_family(tmp_path / "plain", unet=dataclasses.replace(UNET, in_channels=5))
+    save_pretrained(tmp_path / "plain", folder, depth_estimator=estimator)
+    save_pretrained(folder, tmp_path / "again")
+    save_pretrained(tmp_path / "plain", tmp_path / "without")
+    assert not (tmp_path / "without" / "depth_estimator").exists()
+    for path in (folder, tmp_path / "again"):
+        assert json.loads((path / "feature_extractor" / "preprocessor_config.json").read_text())
+        # transformers' image processor needs torchvision, which is not there.
+        pipeline = diffusers.StableDiffusionDepth2ImgPipeline.from_pretrained(
+            path, local_files_only=True, feature_extractor=None
+        )
+        expected = depth_models.torch_model("dpt", "hybrid").state_dict()
+        for key, value in pipeline.depth_estimator.state_dict().items():
+            assert torch.equal(expected[key], value), key
+    module, params = open_depth(folder).module, load_depth(tmp_path / "again").params
+    assert module == depth_models.dpt("hybrid")
+    jax.tree.map(np.testing.assert_array_equal, params, depth_models.parameters(module))
