@@ -114,9 +114,9 @@ def read_depth_input(
     if skipped or config.get("do_pad"):
         raise ValueError(f"{file}: {skipped or 'do_pad'} is unsupported")
     size = config.get("size", image_size)
-    height, width = (
-        (size.get(k) for k in ("height", "width")) if isinstance(size, dict) else (size, size)
-    )
+    named = isinstance(size, dict)
+    height: Any = size.get("height") if named else size
+    width: Any = size.get("width") if named else size
     multiple = config.get("ensure_multiple_of") or 1
     for value in (height, width, multiple):
         if not isinstance(value, int) or value < 1:

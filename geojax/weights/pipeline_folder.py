@@ -138,7 +138,7 @@ def write_pipeline_files(
         "safety_checker": [None, None],
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
-    networks = NETWORKS
+    networks: tuple[str, ...] = NETWORKS
     if class_name == DEPTH_PIPELINE:
         networks = (*NETWORKS, "depth_estimator")
         index["feature_extractor"] = ["transformers", "DPTImageProcessor"]
