@@ -1,284 +1,82 @@
-"""Measure the embedded family, and what is distilled from it, against ground truth.
+"""Measure the embedded families, and what is made with them, against ground truth.
 
     python -m experiments.evaluate --suite=text_to_3d --config=configs/distill/worlds.py \
         --prompts=12 --seeds=2 --out=runs/evaluate [--config.FIELD=...]
     python -m experiments.evaluate --suite=generate --count=96 --out=runs/evaluate
+    python -m experiments.evaluate --suite=inpaint --count=200 --out=runs/evaluate
+    python -m experiments.evaluate --suite=clip --count=400 --out=runs/evaluate
+    python -m experiments.evaluate --suite=depth --count=200 --out=runs/evaluate
 
 `text_to_3d` distils prompts that the prior was never trained on, each in a folder of its own under
 OUT: what is finished is not done again, and an interrupted one goes on. It writes table.json and
 objects.png. `generate` samples pictures of such captions and asks the judge what they show; it
 writes generate.json and generate.png.
+
+`inpaint` paints into holes of rooms that were never drawn in training, and compares with what was
+there, with the nearest known colours, and with another prompt by CLIP; it writes inpaint.json and
+inpaint.png. `clip` looks for the captions of unseen pictures among 100; it writes clip.json.
+`depth` compares the depth of unseen rooms with the truth; it writes depth.json and depth.png.
 """
 
-import json
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import distill, object_report, paint
-from experiments.table import format_table, number
-from geojax.io.atomic import write_json
-from geojax.io.media import grid, read_image, write_png
-from geojax.priors.stable_diffusion import load_stable_diffusion
-from geojax.worlds import captions, solids
+from experiments.evaluation.clip_pair import evaluate_clip
+from experiments.evaluation.depth import evaluate_depth
+from experiments.evaluation.inpainting import evaluate_inpainting
+from experiments.evaluation.objects import PROMPTS, evaluate_objects
+from experiments.evaluation.pictures import evaluate_pictures
+from experiments.painting.inputs import EMBEDDED, EMBEDDED_INPAINTING
+from experiments.painting.sampling import SAMPLERS
 
 FLAGS = flags.FLAGS
 
-PROMPTS: tuple[str, ...] = (
-    "a red mug",
-    "a purple mushroom",
-    "a blue chair",
-    "a pink tree",
-    "an orange house",
-    "a green snowman",
-    "a turquoise table",
-    "a red donut",
-    "a yellow chair",
-    "a blue cone",
-    "a green mug",
-    "an orange cube",
-    "a purple house",
-    "a pink cylinder",
-    "a red table",
-    "a yellow ball",
-)
-"""Held-out pairs of colour and kind; every other one is of a kind that no turn maps to itself."""
-
-FIGURES = ("iou", "silhouette_iou", "depth_error", "opacity", "seconds")
+COUNT = {"generate": 96, "inpaint": 200, "clip": 400, "depth": 200}
+# The flags that only some suites look at; another one given is a mistake, and said so.
+SUITES = {
+    "prompts": ("text_to_3d",),
+    "seeds": ("text_to_3d",),
+    "count": tuple(COUNT),
+    "steps": ("generate", "inpaint"),
+    "guidance": ("generate", "inpaint"),
+    "sampler": ("generate", "inpaint"),
+    "model": ("inpaint",),
+    "seam": ("inpaint",),
+    "batch": ("inpaint",),
+    "clip": ("inpaint", "clip"),
+    "depth": ("depth",),
+}
 
 
 def define_flags() -> None:
     """The flags of this binary."""
-    flags.DEFINE_enum("suite", "text_to_3d", ["text_to_3d", "generate"], "What to measure.")
+    flags.DEFINE_enum("suite", "text_to_3d", ["text_to_3d", *COUNT], "What to measure.")
     config_flags.DEFINE_config_file(
         "config", "configs/distill/worlds.py", "Recipe, a file of configs/.", lock_config=True
     )
     flags.DEFINE_string("out", "runs/evaluate", "Folder of the runs and the tables.")
     flags.DEFINE_integer("prompts", 12, "text_to_3d: the first so many of PROMPTS.")
     flags.DEFINE_integer("seeds", 2, "text_to_3d: runs a prompt.", lower_bound=1)
-    flags.DEFINE_integer("count", 96, "generate: how many pictures.", lower_bound=1)
-    flags.DEFINE_integer("steps", 30, "generate: steps of the sampler.", lower_bound=1)
-    flags.DEFINE_float("guidance", 4.0, "generate: g of eps_u + g (eps_c - eps_u).")
-    flags.DEFINE_enum("sampler", "ddim", paint.SAMPLERS, "generate: sampler.")
+    flags.DEFINE_integer("count", None, f"How many pictures: {COUNT} by default.", lower_bound=1)
+    flags.DEFINE_integer("steps", 30, "Steps of the sampler.", lower_bound=1)
+    flags.DEFINE_float("guidance", 4.0, "g of eps_u + g (eps_c - eps_u).")
+    flags.DEFINE_enum("sampler", "ddim", SAMPLERS, "Sampler.")
+    flags.DEFINE_string("model", str(EMBEDDED_INPAINTING), "inpaint: folder of the family.")
+    flags.DEFINE_integer("seam", 0, "inpaint: width of the hole's edge to paint again, pixels.")
+    flags.DEFINE_integer("batch", 25, "inpaint: how many at a time.", lower_bound=1)
+    flags.DEFINE_string("clip", str(EMBEDDED / "clip"), "inpaint, clip: folder of CLIP.")
+    flags.DEFINE_string("depth", str(EMBEDDED / "depth"), "depth: folder of the depth model.")
 
 
-def mean_and_spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and standard deviation of what is there; the latter None for fewer than two."""
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return {
-        "mean": float(np.mean(known)) if known else None,
-        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-    }
-
-
-def run_object(
-    config: Any, prompt: str, seed: int, folder: Path, tools: distill.Tools
-) -> dict[str, Any]:
-    """The summary of one run, from disk when it is finished.
-
-    A run that diverges has {"failed": cause} and no figures: it counts as missed.
-    """
-    config = config.copy_and_resolve_references()
-    config.seed = seed
-    with distill.open_object(config, prompt, folder) as run:
-        file = run.path / "summary.json"
-        if file.exists():
-            summary = json.loads(file.read_text())
-            if summary["steps"] == config.steps:
-                print(f"{folder}: finished before", flush=True)
-                return summary
-        print(f"{folder}: {prompt!r}, seed {seed}", flush=True)
-        try:
-            return distill.distill(config, prompt, run, tools)
-        except FloatingPointError as error:
-            print(f"{folder}: {error}", flush=True)
-            return {"prompt": prompt, "seed": seed, "failed": str(error)}
-
-
-def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Means and spreads of runs, by prompt and over all.
-
-    Args:
-      runs: prompt -> summaries, one a seed.
-
-    Returns:
-      "prompts": for each the share of its runs that the judge ranks first, and mean and standard
-      deviation over seeds of each figure; "overall": the same figures over all runs, the standard
-      deviation being that of the mean over prompts between seeds; "collapsed" and "failed": how
-      many runs.
-    """
-
-    def right(summaries: Sequence[dict[str, Any]]) -> float:
-        return float(np.mean([s.get("judge_rank") == 1 for s in summaries]))
-
-    prompts = [
-        {
-            "prompt": prompt,
-            "r_precision": right(summaries),
-            "judge_says": [s.get("judge_says") for s in summaries],
-            **{name: mean_and_spread([s.get(name) for s in summaries]) for name in FIGURES},
-            "runs": summaries,
-        }
-        for prompt, summaries in runs.items()
-    ]
-    every = [s for summaries in runs.values() for s in summaries]
-    by_seed = list(zip(*runs.values(), strict=True))
-    overall: dict[str, Any] = {}
-    for name in FIGURES:
-        means = [mean_and_spread([s.get(name) for s in seed])["mean"] for seed in by_seed]
-        mean = mean_and_spread([s.get(name) for s in every])["mean"]
-        overall[name] = {"mean": mean, "std": mean_and_spread(means)["std"]}
-    overall["r_precision"] = {
-        "mean": right(every),
-        "std": mean_and_spread([right(seed) for seed in by_seed])["std"],
-    }
-    memory = [s["peak_memory_bytes"] for s in every if "peak_memory_bytes" in s]
-    return {
-        "prompts": prompts,
-        "overall": overall,
-        "collapsed": sum(bool(s.get("collapsed")) for s in every),
-        "failed": sum("failed" in s for s in every),
-        # One process makes all the objects: this is its peak, not that of one run.
-        "peak_memory_bytes": max(memory, default=None),
-    }
-
-
-def object_table(result: dict[str, Any]) -> str:
-    """The result of `summarise`, to read."""
-
-    def cells(entry: dict[str, Any]) -> list[str]:
-        text = []
-        for name in FIGURES:
-            mean, std = entry[name]["mean"], entry[name]["std"]
-            digits = 0 if name == "seconds" else 3
-            text.append(f"{number(mean, digits)} +- {number(std, digits)}")
-        return text
-
-    rows = [[p["prompt"], f"{100 * p['r_precision']:.0f} %", *cells(p)] for p in result["prompts"]]
-    overall = result["overall"]
-    rows.append(["all", f"{100 * overall['r_precision']['mean']:.0f} %", *cells(overall)])
-    lines = [format_table(["prompt", "judge right", *FIGURES], rows)]
-    lines.append(f"collapsed: {result['collapsed']}, failed: {result['failed']}")
-    if result["peak_memory_bytes"] is not None:
-        lines.append(f"peak memory: {result['peak_memory_bytes'] / 1e9:.2f} GB")
-    return "\n".join(lines)
-
-
-def object_sheet(runs: dict[str, list[Path]], summaries: dict[str, list[dict[str, Any]]]) -> Any:
-    """Every object from the front, right, back and left: a row a prompt, a column a seed."""
-    pictures = [
-        [
-            None
-            if "failed" in summary
-            else read_image(folder / "progress" / f"{summary['steps']:06d}.png").rgb
-            for folder, summary in zip(folders, summaries[prompt], strict=True)
-        ]
-        for prompt, folders in runs.items()
-    ]
-    shape = next((p.shape for row in pictures for p in row if p is not None), (8, 8, 3))
-    white = np.ones(shape, np.float32)
-    whole = np.stack([np.stack([white if p is None else p for p in row]) for row in pictures])
-    columns = [f"seed {summary['seed']}" for summary in next(iter(summaries.values()))]
-    return grid(whole, list(runs), columns, gap=6)
-
-
-def evaluate_objects(config: Any, prompts: Sequence[str], seeds: int, out: Path) -> dict[str, Any]:
-    """Distil every prompt with every seed and write table.json and objects.png."""
-    for prompt in prompts:
-        distill.check_config(config, prompt)
-    object_report.load_judge(Path(config.model))  # an absent judge is an error now, not at the end
-    tools = distill.prepare(config)
-    folders = {
-        prompt: [
-            out / f"{prompt.split(' ', 1)[1].replace(' ', '_')}-{config.seed + k}"
-            for k in range(seeds)
-        ]
-        for prompt in prompts
-    }
-    runs: dict[str, list[dict[str, Any]]] = {prompt: [] for prompt in prompts}
-    # Seed by seed, so that a broken-off evaluation has all prompts.
-    for k in range(seeds):
-        for prompt in prompts:
-            folder = folders[prompt][k]
-            runs[prompt].append(run_object(config, prompt, config.seed + k, folder, tools))
-    result = {"suite": "text_to_3d", "config": config.to_dict(), **summarise(runs)}
-    write_json(out / "table.json", result)
-    write_png(out / "objects.png", object_sheet(folders, runs))
-    print(object_table(result))
-    return result
-
-
-def held_out_captions(count: int) -> list[tuple[str, str, str]]:
-    """(kind, colour, caption) of held-out pairs in turn, going around and up the named views.
-
-    From straight overhead a ball, a cone and a cylinder are the same disc, so no caption asks for
-    that view.
-    """
-    pairs = sorted(solids.HELD_OUT)
-    views = (len(captions.AZIMUTHS), len(captions.ELEVATIONS) - 1)
-    result = []
-    for i in range(count):
-        (kind, colour), turn = pairs[i % len(pairs)], i // len(pairs)
-        azimuth, elevation = (i + 3 * turn) % views[0], (i // 2 + turn) % views[1]
-        caption = captions.subject(colour, kind) + captions.view_suffix(azimuth, elevation)
-        result.append((kind, colour, caption))
-    return result
-
-
-def evaluate_pictures(
-    model: str, count: int, seed: int, out: Path, **settings: Any
-) -> dict[str, Any]:
-    """Sample held-out captions, ask the judge, write generate.json and generate.png.
-
-    Args:
-      model: folder of the family.
-      count: pictures.
-      seed: of the noise.
-      out: folder.
-      settings: sampler, steps and guidance, as in `paint.make_painter`.
-    """
-    judge, judge_params = object_report.load_judge(Path(model))
-    prior = load_stable_diffusion(model)
-    painter = paint.make_painter(prior, size=prior.image_size, **settings)
-    asked = held_out_captions(count)
-    images = paint.paint_prompts(prior, painter, [c for *_, c in asked], seed, batch=16)
-    logits = object_report.judge_logits(judge, judge_params, jnp.asarray(images))
-    kinds, colours = (np.argmax(np.asarray(x), axis=-1) for x in logits)
-    said = [
-        (judge.config.kinds[i], judge.config.colours[j])
-        for i, j in zip(kinds, colours, strict=True)
-    ]
-    kind_right = np.asarray([s[0] == a[0] for s, a in zip(said, asked, strict=True)])
-    colour_right = np.asarray([s[1] == a[1] for s, a in zip(said, asked, strict=True)])
-    both = kind_right & colour_right
-    result = {
-        "suite": "generate",
-        "model": model,
-        "seed": seed,
-        "count": count,
-        **settings,
-        "right": float(np.mean(both)),
-        "kind_right": float(np.mean(kind_right)),
-        "colour_right": float(np.mean(colour_right)),
-        "wrong": [
-            {"picture": i, "caption": asked[i][2], "judge_says": f"{said[i][1]} {said[i][0]}"}
-            for i in np.flatnonzero(~both).tolist()
-        ],
-    }
-    write_json(out / "generate.json", result)
-    write_png(out / "generate.png", paint.contact_sheet(images, columns=12))
-    names = ("right", "kind_right", "colour_right")
-    rows = [[name, f"{100 * result[name]:.1f} %"] for name in names]
-    print(format_table([f"judge, {count} held-out captions", "share"], rows))
-    for wrong in result["wrong"]:
-        print(f"  {wrong['picture']}: {wrong['caption']!r}, judged a {wrong['judge_says']}")
-    return result
+def check_flags() -> None:
+    """ValueError naming a flag of another suite, or one that is out of range."""
+    suite = FLAGS.suite
+    if wrong := [f"--{n}" for n, of in SUITES.items() if FLAGS[n].present and suite not in of]:
+        raise ValueError(f"--suite={suite} does not take {', '.join(wrong)}")
+    if not 1 <= FLAGS.prompts <= len(PROMPTS):
+        raise ValueError(f"--prompts={FLAGS.prompts} must be in 1..{len(PROMPTS)}")
 
 
 def main(argv: list[str]) -> None:
@@ -286,18 +84,22 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
-    out, config = Path(FLAGS.out), FLAGS.config
-    if FLAGS.suite == "generate":
-        settings = {
-            "sampler": FLAGS.sampler,
-            "steps": FLAGS.steps,
-            "guidance": FLAGS.guidance,
-        }
-        evaluate_pictures(config.model, FLAGS.count, config.seed, out, **settings)
+    check_flags()
+    out, config, suite = Path(FLAGS.out), FLAGS.config, FLAGS.suite
+    if suite == "text_to_3d":
+        evaluate_objects(config, PROMPTS[: FLAGS.prompts], FLAGS.seeds, out)
         return
-    if not 1 <= FLAGS.prompts <= len(PROMPTS):
-        raise ValueError(f"--prompts={FLAGS.prompts} must be in 1..{len(PROMPTS)}")
-    evaluate_objects(config, PROMPTS[: FLAGS.prompts], FLAGS.seeds, out)
+    count = FLAGS.count or COUNT[suite]
+    sampling = {"sampler": FLAGS.sampler, "steps": FLAGS.steps, "guidance": FLAGS.guidance}
+    if suite == "generate":
+        evaluate_pictures(config.model, count, config.seed, out, **sampling)
+    elif suite == "inpaint":
+        settings = {**sampling, "seam": FLAGS.seam, "batch": FLAGS.batch}
+        evaluate_inpainting(FLAGS.model, FLAGS.clip, count, config.seed, out, **settings)
+    elif suite == "clip":
+        evaluate_clip(FLAGS.clip, count, config.seed, out)
+    else:
+        evaluate_depth(FLAGS.depth, count, config.seed, out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments import evaluate
+from experiments.evaluation import objects, pictures
 from geojax.worlds import captions, solids
 from tests.experiments.binaries import run, strict_json, tiny_flags
 
@@ -10,10 +10,10 @@ ASYMMETRIC = {"chair", "mug", "house", "table"}
 
 
 def test_every_prompt_is_held_out_and_half_of_any_even_number_is_asymmetric():
-    subjects = [captions.parse_subject(prompt) for prompt in evaluate.PROMPTS]
+    subjects = [captions.parse_subject(prompt) for prompt in objects.PROMPTS]
     assert len(set(subjects)) == len(subjects) >= 12
     assert set(subjects) <= solids.HELD_OUT
-    for (kind, colour), prompt in zip(subjects, evaluate.PROMPTS, strict=True):
+    for (kind, colour), prompt in zip(subjects, objects.PROMPTS, strict=True):
         assert prompt == captions.subject(colour, kind)
     for count in range(2, len(subjects) + 1, 2):
         assert sum(kind in ASYMMETRIC for kind, _ in subjects[:count]) == count // 2
@@ -21,7 +21,7 @@ def test_every_prompt_is_held_out_and_half_of_any_even_number_is_asymmetric():
 
 
 def test_captions_go_through_all_held_out_pairs_and_many_views():
-    asked = evaluate.held_out_captions(96)
+    asked = pictures.held_out_captions(96)
     pairs = [(kind, colour) for kind, colour, _ in asked]
     assert set(pairs) == solids.HELD_OUT
     assert all(pairs.count(pair) == 4 for pair in solids.HELD_OUT)
@@ -42,7 +42,7 @@ def test_means_and_spreads():
         "a": [summary(1, 0.8), summary(3, 0.6)],
         "b": [summary(1, 0.4, None), {"failed": "diverged", "seed": 1}],
     }
-    result = evaluate.summarise(runs)
+    result = objects.summarise(runs)
     a, b = result["prompts"]
     assert a["r_precision"] == 0.5
     assert a["iou"]["mean"] == pytest.approx(0.7)
@@ -57,7 +57,7 @@ def test_means_and_spreads():
     assert overall["iou"]["mean"] == pytest.approx(0.6)
     assert result["failed"] == 1
     assert result["collapsed"] == 0
-    text = evaluate.object_table(result)
+    text = objects.object_table(result)
     assert "50 %" in text and "failed: 1" in text
     json.dumps(result, allow_nan=False)
 
@@ -70,7 +70,7 @@ def test_objects_are_distilled_judged_and_not_made_twice(family, tmp_path):
     done = run("evaluate", *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     result = strict_json((out / "table.json").read_text())
-    assert [p["prompt"] for p in result["prompts"]] == list(evaluate.PROMPTS[:2])
+    assert [p["prompt"] for p in result["prompts"]] == list(objects.PROMPTS[:2])
     assert 0.0 <= result["overall"]["iou"]["mean"] <= 1.0
     assert (out / "objects.png").is_file()
     assert (out / "red_mug-0" / "mesh.glb").is_file()
