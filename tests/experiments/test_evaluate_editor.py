@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.evaluation import clip_pair, inpainting, unseen
+from experiments.evaluation import clip_pair, depth, inpainting, unseen
 from geojax.models.clip import CLIPTextConfig
 from geojax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
 from geojax.models.unet import UNet
 from geojax.priors.clip_score import CLIPScore
+from geojax.priors.depth import DepthModel
 from geojax.weights.folder import load_config, save_component
 from geojax.weights.model_folder import ClipInput, save_model
 from geojax.worlds import captions, pictures, room_pictures, solids
@@ -178,6 +179,72 @@ def test_objects_are_of_all_pairs_and_as_their_captions_say(monkeypatch):
     with pytest.raises(ValueError, match="do not make"):
         azimuths[:] = 0.0
         unseen.distinct_objects(0, 200, 2)
+
+
+@pytest.fixture(scope="module")
+def room():
+    """Depths of two pictures, and where they are known: not in the sky at the top."""
+    z = np.random.default_rng(1).uniform(1.0, 9.0, (2, 10, 10)).astype(np.float32)
+    z[:, 0] = depth.SKY_DEPTH
+    return z, z < depth.SKY_DEPTH
+
+
+def errors(disparity, room):
+    z, known = room
+    found = depth.aligned(disparity.astype(np.float32), z, known)
+    return [depth.relative_error(part, z, known) for part in found]
+
+
+def test_a_perfect_disparity_has_no_error_at_any_scale_and_shift(room):
+    z, known = room
+    scaled = 3.0 / z
+    # What is said of the sky has no say, be it absurd.
+    scaled[~known] = 77.0
+    np.testing.assert_allclose(errors(scaled, room), 0.0, atol=1e-5)
+    by_scale, by_both = errors(0.2 + 3.0 / z, room)
+    assert by_scale.min() > 0.05
+    np.testing.assert_allclose(by_both, 0.0, atol=1e-4)
+
+
+def test_a_relative_error_is_that_of_the_pixels_that_are_wrong(room):
+    """A third of the known rows a fifth too far: the median is that of the others."""
+    z, _ = room
+    wrong = z.copy()
+    wrong[:, 7:] *= 1.2
+    by_scale, by_both = errors(1.0 / wrong, room)
+    np.testing.assert_allclose(by_scale, 0.2 / 3.0, rtol=1e-4)
+    assert by_both.max() < 0.2
+
+
+def test_a_disparity_that_is_dead_is_far_and_not_infinite(room):
+    z, known = room
+    for found in errors(np.zeros_like(z), room):
+        assert np.isfinite(found).all()
+    with pytest.raises(ValueError, match="picture 1 has no known depth"):
+        depth.aligned(1.0 / z, z, known & (np.arange(2) == 0)[:, None, None])
+
+
+@pytest.mark.end_to_end
+def test_depth_of_unseen_rooms(monkeypatch, tmp_path):
+    """A model that answers .3 / row: its figures are those of its maps."""
+
+    def predict(params, image):
+        rows = params["at"] * jnp.ones(image.shape[:3])
+        return 0.3 / jnp.cumsum(rows, axis=1)
+
+    model = DepthModel({"at": jnp.float32(1.0)}, predict, False, IMAGE_SIZE)
+    monkeypatch.setattr(depth, "load_depth", lambda folder: model)
+    found = depth.evaluate_depth("absent", 4, 0, tmp_path)
+    assert strict_json((tmp_path / "depth.json").read_text()) == json.loads(json.dumps(found))
+    rooms = unseen.unseen_rooms(0, 4, IMAGE_SIZE).batch
+    maps = np.broadcast_to(0.3 / np.arange(1, IMAGE_SIZE + 1)[:, None], rooms.depth.shape)
+    expected = errors(maps, (rooms.depth, rooms.depth < depth.SKY_DEPTH))
+    for name, values in zip(("scale", "scale_and_shift"), expected, strict=True):
+        entry = found["absolute_relative_error"][name]
+        assert entry["mean"] == pytest.approx(values.mean(), rel=1e-4)
+        assert entry["worst"] == pytest.approx(values.max(), rel=1e-4)
+    assert len(found["pictures"]) == 4
+    assert (tmp_path / "depth.png").is_file()
 
 
 @pytest.fixture(scope="module")
