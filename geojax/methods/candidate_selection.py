@@ -7,26 +7,26 @@ Fridman et al., "SceneScape" (2023), section 3.1; the released code draws one ca
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from geojax.priors.clip_score import similarity
 
-Params = PyTree
+Params = Any
 
 
 class Choice(NamedTuple):
     """Which candidate was taken.
 
     Attributes:
-      index: k of equation (1).
+      chosen: k of equation (1).
       scores: <f_v, f_t> of every candidate, [K], in [-1, 1].
     """
 
-    index: Int[Array, ""]
+    chosen: Int[Array, ""]
     scores: Float[Array, "K"]
 
 
@@ -50,6 +50,6 @@ def choose(
     return Choice(jnp.argmax(scores), scores)
 
 
-def taken(choice: Choice, candidates: PyTree) -> PyTree:
+def taken(choice: Choice, candidates: Any) -> Any:
     """The chosen item of every leaf [K, ...]: pictures, latents, whatever comes with them."""
-    return jax.tree.map(lambda leaf: leaf[choice.index], candidates)
+    return jax.tree.map(lambda leaf: leaf[choice.chosen], candidates)

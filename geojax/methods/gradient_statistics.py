@@ -47,14 +47,14 @@ class Sums(NamedTuple):
       unit: sum of g_m / |g_m|, [D].
       square: sum of |g_m|^2.
       norm: sum of |g_m|.
-      count: M.
+      number: M.
     """
 
     gradient: Float[Array, "D"]
     unit: Float[Array, "D"]
     square: Float[Array, ""]
     norm: Float[Array, ""]
-    count: Float[Array, ""]
+    number: Float[Array, ""]
 
 
 def sums(gradients: Float[Array, "M *d"]) -> Sums:
@@ -78,7 +78,7 @@ def statistics(s: Sums) -> GradientStatistics:
     Args:
       s: sums of at least two draws.
     """
-    m = s.count
+    m = s.number
     mean_square = jnp.sum((s.gradient / m) ** 2)
     # One pass: sum |g - mu|^2 = sum |g|^2 - M |mu|^2, which rounding can take below 0.
     variance = jnp.maximum(s.square - m * mean_square, 0.0) / (m - 1.0)
