@@ -94,6 +94,23 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         raise ValueError(f"expected a path ending in .glb, .ply or .obj, got {path}")
 
 
+def write_points(
+    path: str | Path, points: Float[np.ndarray, "N 3"], colors: Float[np.ndarray, "N 3"]
+) -> None:
+    """Write a cloud of points with colours in [0, 1] as .ply, in the frame it is in.
+
+    Raises ValueError on another suffix, no points, or one that is not finite.
+    """
+    path = Path(path)
+    if path.suffix != ".ply":
+        raise ValueError(f"expected a path ending in .ply, got {path}")
+    if not len(points) or not np.isfinite(points).all():
+        raise ValueError(f"the points for {path} are none, or not finite")
+    cloud = trimesh.PointCloud(points, np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8))
+    with replacing(path) as temporary:
+        cloud.export(temporary)
+
+
 def read_mesh(path: str | Path) -> Mesh:
     """Read a GLB, PLY or OBJ file as one mesh in the world frame.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from geojax.io import mesh_files
 from geojax.io.mesh_files import Mesh, mesh_from_density, read_mesh, vertex_normals, write_mesh
 
 
@@ -112,3 +113,17 @@ def test_bad_paths_and_empty_meshes(tmp_path):
         write_mesh(tmp_path / "a.glb", Mesh(mesh.vertices, mesh.faces[:0]))
     with pytest.raises(FileNotFoundError, match=r"a\.glb"):
         read_mesh(tmp_path / "a.glb")
+
+
+def test_a_cloud_of_points_keeps_its_frame_and_colours(tmp_path, rng):
+    points, colors = rng.standard_normal((5, 3)), rng.uniform(size=(5, 3))
+    mesh_files.write_points(tmp_path / "a.ply", points, colors)
+    found = trimesh.load(tmp_path / "a.ply")
+    np.testing.assert_allclose(found.vertices, points, atol=1e-5)
+    np.testing.assert_allclose(found.colors[:, :3] / 255, colors, atol=0.5 / 255 + 1e-6)
+    with pytest.raises(ValueError, match=r"ending in \.ply"):
+        mesh_files.write_points(tmp_path / "a.glb", points, colors)
+    for bad in (points[:0], points * np.nan):
+        with pytest.raises(ValueError, match="none, or not finite"):
+            mesh_files.write_points(tmp_path / "b.ply", bad, colors[: len(bad)])
+    assert not (tmp_path / "b.ply").exists()
