@@ -17,6 +17,8 @@ from tests.parity.full_size_cases import FULL, TINY  # noqa: E402
 pytestmark = pytest.mark.parity
 torch.set_num_threads(1)
 
+TINIES = ["unet_sd1", "unet_sd2_depth", "vae", "text_h", "clip_l14"]
+
 
 @pytest.mark.parametrize("name", FULL)
 def test_full_size_names_shapes_and_counts_are_pytorchs(name):
@@ -32,13 +34,14 @@ def test_full_size_names_shapes_and_counts_are_pytorchs(name):
     assert sum(int(np.prod(shape)) for shape in ours.values()) == count
 
 
-@pytest.mark.parametrize("name", ["unet_sd1", "unet_sd2_depth", "vae", "text_h", "clip_l14"])
+@pytest.mark.parametrize("name", [*TINIES, "dpt_large", "dpt_hybrid", "depth_anything_s"])
 def test_a_tiny_stand_in_passes_the_whole_way(name):
-    row = full_size.measure(name, tiny=True, half=name == "clip_l14", side=16)
+    half = name in ("clip_l14", "depth_anything_s")
+    row = full_size.measure(name, tiny=True, half=half, side=16)
     print("\n" + full_size.line(row))
     assert row["passed"], row
     assert row["error"] > 0.0
-    assert ("gradient_error" in row) == (name == "vae")
+    assert ("gradient_error" in row) == (name in ("vae", "dpt_large", "dpt_hybrid"))
 
 
 def test_every_network_has_a_stand_in_of_its_kind():
