@@ -34,8 +34,6 @@ from geojax.io.metric_log import peak_memory
 from geojax.io.run_folder import open_run
 from geojax.priors.prior import Prior
 
-__all__ = ["SAMPLERS", "contact_sheet", "make_painter", "paint_prompts"]  # evaluate.py's too
-
 _NEEDED_BYTES = 50 * 2**20
 
 FLAGS = flags.FLAGS

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import paint
-from experiments.painting import inputs
+from experiments.painting import inputs, sampling
 from geojax.diffusion.schedule import scaled_linear
 from geojax.io.media import read_image, write_png
 from geojax.methods.world_story import room_story
@@ -29,11 +28,11 @@ def plain_prior():
     return mixture_prior(scaled_linear(), jnp.asarray(means), 1e-4, PROMPTS)
 
 
-@pytest.mark.parametrize("sampler", paint.SAMPLERS)
+@pytest.mark.parametrize("sampler", sampling.SAMPLERS)
 def test_a_sample_of_an_exact_prior_is_what_was_asked_for(sampler):
     prior = plain_prior()
-    painter = paint.make_painter(prior, sampler=sampler, steps=20, guidance=1.0, size=SIZE)
-    images = paint.paint_prompts(prior, painter, ["red", "blue", "red"], seed=0, batch=2)
+    painter = sampling.make_painter(prior, sampler=sampler, steps=20, guidance=1.0, size=SIZE)
+    images = sampling.paint_prompts(prior, painter, ["red", "blue", "red"], seed=0, batch=2)
     expected = np.broadcast_to(COLOURS[[0, 1, 0]][:, None, None], (3, SIZE, SIZE, 3))
     # DDIM stops at the noise level of t = 0, s = .03.
     np.testing.assert_allclose(images, expected, atol=0.1 if sampler == "ddim" else 0.05)
@@ -41,15 +40,15 @@ def test_a_sample_of_an_exact_prior_is_what_was_asked_for(sampler):
 
 def test_a_picture_depends_on_its_place_and_not_on_its_neighbours():
     prior = mixture_prior(scaled_linear(), jnp.full((1, SIZE, SIZE, 3), 0.5), 0.05, ["grey"])
-    make = lambda guidance: paint.make_painter(  # noqa: E731
+    make = lambda guidance: sampling.make_painter(  # noqa: E731
         prior, sampler="euler_ancestral", steps=4, guidance=guidance, size=SIZE
     )
     painter = make(1.0)
-    three = paint.paint_prompts(prior, painter, ["grey"] * 3, seed=5, batch=3)
-    again = paint.paint_prompts(prior, painter, ["grey"] * 4, seed=5, batch=2)
+    three = sampling.paint_prompts(prior, painter, ["grey"] * 3, seed=5, batch=3)
+    again = sampling.paint_prompts(prior, painter, ["grey"] * 4, seed=5, batch=2)
     np.testing.assert_allclose(three, again[:3], atol=1e-5)
     assert np.abs(three[0] - three[1]).max() > 0.05
-    other = paint.paint_prompts(prior, painter, ["grey"] * 3, seed=6, batch=3)
+    other = sampling.paint_prompts(prior, painter, ["grey"] * 3, seed=6, batch=3)
     assert np.abs(three - other).max() > 0.05
 
 
@@ -58,20 +57,22 @@ def test_bad_sizes_and_steps_are_refused():
     options = {"sampler": "ddim", "guidance": 1.0}
     for size in (0, -4, 6):
         with pytest.raises(ValueError, match=f"--size={size}"):
-            paint.make_painter(prior, steps=4, size=size, **options)
+            sampling.make_painter(prior, steps=4, size=size, **options)
     with pytest.raises(ValueError, match="cannot take 1000 steps"):
-        paint.make_painter(prior, steps=1000, size=8, **options)
+        sampling.make_painter(prior, steps=1000, size=8, **options)
 
 
 def test_pictures_that_are_not_finite_are_an_error():
     prior = plain_prior()
-    painter = paint.make_painter(prior, sampler="ddim", steps=2, guidance=float("inf"), size=SIZE)
+    painter = sampling.make_painter(
+        prior, sampler="ddim", steps=2, guidance=float("inf"), size=SIZE
+    )
     with pytest.raises(FloatingPointError, match="not finite"):
-        paint.paint_prompts(prior, painter, ["red"], seed=0, batch=1)
+        sampling.paint_prompts(prior, painter, ["red"], seed=0, batch=1)
 
 
 def test_a_contact_sheet_fills_its_last_row():
-    sheet = paint.contact_sheet(np.zeros((5, SIZE, SIZE, 3), np.float32), columns=3)
+    sheet = sampling.contact_sheet(np.zeros((5, SIZE, SIZE, 3), np.float32), columns=3)
     assert sheet.shape == (2 * SIZE + 2, 3 * SIZE + 4, 3)
     assert sheet[-1, -1].tolist() == [1.0, 1.0, 1.0]
 
