@@ -19,15 +19,16 @@ import optax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import object_report
-from geojax.geometry.camera_sampling import CameraDistribution
+from experiments import object_report, recipe
+from experiments.latent_pictures import LatentPictures
 from geojax.geometry.occupancy import full_grid
 from geojax.io.checkpoint import Checkpointer
 from geojax.io.media import write_png
 from geojax.io.metric_log import MetricLog
 from geojax.io.run_folder import RunFolder, open_run
 from geojax.methods import text_to_3d
-from geojax.models.fields import Field, HashGridField, as_field, linear_blob
+from geojax.methods.variational import OwnTraining, init_own_score
+from geojax.models.fields import Field
 from geojax.priors.prior import Prior
 from geojax.priors.stable_diffusion import load_stable_diffusion
 
@@ -46,52 +47,6 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "Folder of the run; the same folder resumes.", required=True)
 
 
-def make_field(config: Any) -> Field:
-    """The hash-grid field of a recipe."""
-    f = config.field
-    return as_field(
-        HashGridField(
-            radius=f.radius,
-            levels=f.levels,
-            table_size=f.table_size,
-            coarsest=f.coarsest,
-            finest=f.finest,
-            blob=lambda points: linear_blob(points, f.blob_scale, f.blob_radius),
-        )
-    )
-
-
-def make_step(
-    config: Any, prior: Prior, field: Field, optimiser: Any, *, large: bool, shaded: bool
-):
-    """One jitted step of a recipe, at the small or the large size, lit or not."""
-    devices = math.gcd(jax.device_count(), config.views)
-    # "Auto": the compiler places what the step does not.
-    mesh = jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
-    growth = (config.large_size // config.small_size) ** 2 if large else 1
-    return text_to_3d.distillation_step(
-        prior,
-        field,
-        optimiser,
-        mesh,
-        views=config.views,
-        size=config.large_size if large else config.small_size,
-        distribution=CameraDistribution(**config.cameras),
-        radius=config.field.radius,
-        samples=config.samples,
-        capacity=config.capacity * growth,
-        shaded=shaded,
-        ambient=config.ambient,
-        textureless=config.textureless,
-        guidance=config.guidance,
-        t_first=config.t_first,
-        t_last=config.t_last,
-        steps=config.steps,
-        weights=text_to_3d.Weights(**config.weights),
-        grid_every=config.grid_every,
-    )
-
-
 class Tools(NamedTuple):
     """What does not depend on prompt and seed: loaded once, each step compiled once.
 
@@ -101,6 +56,7 @@ class Tools(NamedTuple):
       optimiser: by what.
       steps: (large, shaded) -> step.
       pictures: renders a state.
+      own: how the network of VSD is trained along, or None.
     """
 
     prior: Prior
@@ -108,23 +64,25 @@ class Tools(NamedTuple):
     optimiser: optax.GradientTransformation
     steps: dict[tuple[bool, bool], Callable[..., Any]]
     pictures: object_report.Pictures
+    own: OwnTraining | None = None
 
 
 def prepare(config: Any) -> Tools:
     """Load the model of a recipe and make its steps; they compile when they are first called."""
     prior = load_stable_diffusion(config.model)
-    field = make_field(config)
-    # A falling rate averages the noise of the last steps out of the surface.
-    rate = optax.cosine_decay_schedule(
-        config.field.learning_rate, config.steps, config.field.learning_rate_last_share
-    )
-    optimiser = optax.adam(rate, b1=0.9, b2=0.99, eps=1e-15)
+    scene, own = recipe.make_scene(config, prior), recipe.own_training(config)
     steps = {
-        (large, shaded): make_step(config, prior, field, optimiser, large=large, shaded=shaded)
+        (large, shaded): recipe.make_step(config, prior, scene, own, large=large, shaded=shaded)
         for large in (False, True)
         for shaded in (False, True)
     }
-    return Tools(prior, field, optimiser, steps, object_report.Pictures(config, field))
+    if scene.background is not None and config.latent:
+        pictures: object_report.Pictures = LatentPictures(
+            config, scene.field, scene.background, prior
+        )
+    else:
+        pictures = object_report.Pictures(config, scene.field)
+    return Tools(prior, scene.field, scene.optimiser, steps, pictures, own)
 
 
 def open_object(config: Any, prompt: str, out: str | Path) -> RunFolder:
@@ -135,12 +93,16 @@ def open_object(config: Any, prompt: str, out: str | Path) -> RunFolder:
 
 def distill(config: Any, prompt: str, run: RunFolder, tools: Tools) -> dict[str, Any]:
     """Run a recipe to its end, from the last checkpoint if there is one; returns the summary."""
-    prior, field, optimiser, steps, pictures = tools
+    prior, field, optimiser, steps, pictures, training = tools
+    elevations = np.radians(config.view_elevations)
     views = text_to_3d.embed_views(
-        prior, prompt, config.view_suffixes, np.radians(config.view_elevations)
+        prior, prompt, config.view_suffixes, elevations, config.negative_prompt
     )
     grid = full_grid(config.grid_resolution, config.field.radius)
-    state = text_to_3d.init_state(jax.random.key(config.seed), field, optimiser, grid)
+    key = jax.random.key(config.seed)
+    # `init_state` splits the key in two: the third key is neither.
+    own = training and init_own_score(jax.random.fold_in(key, 2), prior, training)
+    state = text_to_3d.init_state(key, field, optimiser, grid, own)
     checkpointer = Checkpointer(run.checkpoints)
     if checkpointer.latest_step() is not None:
         state = checkpointer.restore(state)
@@ -176,6 +138,8 @@ def distill(config: Any, prompt: str, run: RunFolder, tools: Tools) -> dict[str,
         seconds = log.seconds
     checkpointer.close()
     print(f"{config.steps - first} steps in {time.monotonic() - started:.0f} s", flush=True)
+    if isinstance(pictures, LatentPictures):
+        field = pictures.coloured(state, config.large_size)
     return object_report.write_report(config, prompt, field, state, pictures, run.path, seconds)
 
 
@@ -216,6 +180,15 @@ def check_config(config: Any, prompt: str) -> None:
         raise ValueError(
             f"config.small_size={config.small_size} exceeds config.large_size={config.large_size}"
         )
+    if config.latent and not (config.background.learnt and config.shaded_share == 0.0):
+        raise ValueError(
+            "config.latent=True needs config.background.learnt=True and config.shaded_share=0: "
+            "latents have neither a plain background nor a light"
+        )
+    if config.loss == "nfsd" and config.negative_prompt is None:
+        raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
+    recipe.choose_loss(config)
+    recipe.choose_times(config, 1000)
     for name in ("t_first", "t_last"):
         low, high = config[name]
         if not 0.0 <= low < high <= 1.0:

@@ -1,8 +1,17 @@
-"""DreamFusion on the embedded family `worlds-64`.
+"""The family of score distillation on the embedded family `worlds-64`; DreamFusion by default.
 
-Paper: Poole et al., "DreamFusion: Text-to-3D using 2D Diffusion" (2022), in latent space.
-Command: python -m experiments.distill --config=configs/distill/worlds.py --prompt="a red mug" \
-             --out=runs/red_mug
+Papers: sds        Poole et al., "DreamFusion: Text-to-3D using 2D Diffusion" (2022), in latents
+        sjc        H. Wang et al., "Score Jacobian Chaining" (2023), voxels of latents
+        sjc_pixels the same, voxels of colours, through the encoder
+        vsd        Z. Wang et al., "ProlificDreamer" (2023)
+        csd        Yu et al., "Text-to-3D with Classifier Score Distillation" (2023)
+        nfsd       Katzir et al., "Noise-Free Score Distillation" (2023)
+        ism        Liang et al., "LucidDreamer" (2023), interval score matching
+        dreamtime  Huang et al., "DreamTime" (2023), SDS on its schedule of t
+        hifa       Zhu and Zhuang, "HiFA" (2023), likewise
+Command: python -m experiments.distill --config=configs/distill/worlds.py:csd \
+             --prompt="a red mug" --out=runs/red_mug_csd
+    without a colon: sds.
 Time and figures: see README, "Results".
 
 The cameras, lights and backgrounds are those of the world that the prior was trained on, and its
@@ -13,9 +22,35 @@ import ml_collections
 
 from geojax.worlds import captions, pictures
 
+VARIANTS = ("sds", "sjc", "sjc_pixels", "vsd", "csd", "nfsd", "ism", "dreamtime", "hifa")
 
-def get_config() -> ml_collections.ConfigDict:
-    """The recipe."""
+
+def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
+    """The recipe of one of VARIANTS; without a name, the first.
+
+    Raises:
+      ValueError: for any other name.
+    """
+    variant = variant or VARIANTS[0]
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant {variant!r} of this recipe; there are {', '.join(VARIANTS)}")
+    config = _sds()
+    changes = {
+        "sjc": _sjc,
+        "sjc_pixels": _sjc_pixels,
+        "vsd": _vsd,
+        "csd": _csd,
+        "nfsd": _nfsd,
+        "ism": _ism,
+        "dreamtime": _dreamtime,
+        "hifa": _hifa,
+    }
+    if variant in changes:
+        changes[variant](config)
+    return config
+
+
+def _sds() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.model = "geojax/assets/worlds-64"
     config.seed = 0
@@ -23,17 +58,27 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 100
     config.picture_every = 50
 
-    # Field: multiresolution hash grid, density blob, bounding ball.
+    # Field: multiresolution hash grid ("hash") or dense voxels, density blob, bounding ball.
     config.field = ml_collections.ConfigDict()
+    config.field.kind = "hash"
     config.field.radius = 0.55
     config.field.levels = 6
     config.field.table_size = 2**15
     config.field.coarsest = 8
     config.field.finest = 64
+    config.field.voxels = 48  # a side
+    config.field.feature_std = 0.1  # of the voxels at the start
     config.field.blob_scale = 10.0
     config.field.blob_radius = 0.3
     config.field.learning_rate = 1e-2
     config.field.learning_rate_last_share = 0.1
+
+    # Its features are the prior's latents; they need a learnt background. False: colours.
+    config.latent = False
+    config.background = ml_collections.ConfigDict()
+    config.background.learnt = False  # random plain ones
+    config.background.std = 0.1
+    config.background.learning_rate = 1e-2
 
     # Rendering: small first, at the prior's size for the last part of the run.
     config.views = 4
@@ -64,7 +109,17 @@ def get_config() -> ml_collections.ConfigDict:
         for e in range(len(captions.ELEVATIONS))
     )
 
-    # Distillation.
+    # Distillation: which loss (experiments/recipe.py) and which schedule of t.
+    config.loss = "sds"
+    config.times = "linear"
+    config.jump_at = 0.5  # of the run, where times = "jump"
+    # None: no negative prompt. nfsd needs one, csd can have one.
+    config.negative_prompt = ml_collections.config_dict.placeholder(str)
+    config.inversion = (4, 50)  # of ism: steps, and time steps of the interval
+    config.own = ml_collections.ConfigDict()  # of vsd: the network that learns the renderings
+    config.own.rank = 8
+    config.own.learning_rate = 1e-3
+    config.own.velocity = True
     config.guidance = 5.0
     config.t_first = (0.3, 0.98)
     config.t_last = (0.02, 0.5)
@@ -72,9 +127,67 @@ def get_config() -> ml_collections.ConfigDict:
     config.weights.opacity = 0.0
     config.weights.entropy = 10.0
     config.weights.orientation = 1.0
+    config.weights.emptiness = 0.0
+    config.weights.centre_depth = 0.0
 
     # What is exported.
     config.density_threshold = 5.0
     config.mesh_resolution = 96
     config.picture_size = 96
     return config
+
+
+def _voxels(config: ml_collections.ConfigDict) -> None:
+    config.field.kind = "voxels"
+    config.field.blob_scale = 0.0
+    config.field.learning_rate = 0.05
+    config.background.learnt = True
+    config.small_size = 64
+    config.large_size = 64
+    config.samples = 64
+    config.shaded_share = 0.0
+    config.loss = "sjc"
+    config.t_first = (0.01, 0.969)
+    config.t_last = (0.01, 0.969)
+    config.weights.entropy = 0.0
+    config.weights.orientation = 0.0
+    config.weights.emptiness = 600.0
+
+
+def _sjc(config: ml_collections.ConfigDict) -> None:
+    _voxels(config)
+    config.latent = True
+    config.capacity = 65_536  # all samples of 4 views of 16 x 16 rays
+
+
+def _sjc_pixels(config: ml_collections.ConfigDict) -> None:
+    _voxels(config)
+    config.small_size = 32
+    config.capacity = 100_000
+
+
+def _vsd(config: ml_collections.ConfigDict) -> None:
+    config.loss = "vsd"
+
+
+def _csd(config: ml_collections.ConfigDict) -> None:
+    config.loss = "csd"
+    config.weights.entropy = 2.0
+
+
+def _nfsd(config: ml_collections.ConfigDict) -> None:
+    config.loss = "nfsd"
+    config.negative_prompt = ""
+
+
+def _ism(config: ml_collections.ConfigDict) -> None:
+    config.loss = "ism"
+
+
+def _dreamtime(config: ml_collections.ConfigDict) -> None:
+    config.times = "dreamtime"
+
+
+def _hifa(config: ml_collections.ConfigDict) -> None:
+    config.times = "hifa"
+    config.t_last = (0.02, 0.5)

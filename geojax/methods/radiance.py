@@ -8,8 +8,10 @@ density sigma_i, albedo rho_i, normal n_i and weight w_i; l the unit vector to t
     (3)  rgb = sum w c + (1 - sum w) background
     (4)  orientation = sum sg(w) max(0, n . d)^2,  sg = stop-gradient
     (5)  entropy = sum H(w),  H(w) = -w log2 w - (1 - w) log2(1 - w)
+    (6)  emptiness = sum log(1 + 10 w)
 
-Sources: (1, 2) DreamFusion eq. 8 and section 3.1; (4) Ref-NeRF eq. 11; (5) stable-dreamfusion.
+Sources: (1, 2) DreamFusion eq. 8 and section 3.1; (4) Ref-NeRF eq. 11; (5) stable-dreamfusion;
+(6) Score Jacobian Chaining, section 4.3.
 Weights: geometry/volume.py.
 """
 
@@ -47,6 +49,7 @@ class Rendering(NamedTuple):
       normal: weighted sum of world normals (length <= opacity); None when not computed.
       orientation: eq. (4), normals that face away; None when normals are not computed.
       entropy: eq. (5), bits a ray.
+      emptiness: eq. (6).
       dropped: fraction of occupied samples that found no slot (see ``capacity`` of ``render``).
       occupied: number of samples in occupied space; the capacity should be over it.
     """
@@ -57,6 +60,7 @@ class Rendering(NamedTuple):
     normal: Float[Array, "*b 3"] | None
     orientation: Float[Array, "*b"] | None
     entropy: Float[Array, "*b"]
+    emptiness: Float[Array, "*b"]
     dropped: Float[Array, ""]
     occupied: Int[Array, ""]
 
@@ -149,6 +153,7 @@ def render_rays(
         normal=sums[:, channels : channels + 3] if normals else None,
         orientation=sums[:, -1] if normals else None,
         entropy=jnp.sum(_binary_entropy(found.weights), axis=-1),
+        emptiness=jnp.sum(jnp.log1p(10.0 * found.weights), axis=-1),
         dropped=chosen.dropped,
         occupied=chosen.occupied,
     )

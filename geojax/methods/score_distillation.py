@@ -1,28 +1,25 @@
-"""Score distillation: an image model's opinion of a rendering, as a gradient.
+"""Score distillation: an image model's opinion of a rendering, as a gradient. The whole family.
 
 Symbols
-    x               rendering, or its latent [B, ...]; it alone carries a gradient
-    z, n            alpha x + s n, with n ~ N(0, 1) the noise that was added
-    eps_c, eps_u    predictions for z with and without the prompt; g the guidance scale
-    delta           eps_c - eps_u
-    residual        what a loss of this family compares; w(t) its weight
+    x               rendering, or its latent [B, ...]
+    z, n            alpha x + s n, with n ~ N(0, 1) the noise that was added; sigma = s / alpha
+    u, c, m         eps predicted for z without a prompt, with it, with a negative prompt
+    o               eps predicted by a network that learns the renderings themselves
+    d, g            c - u; the guidance scale
 
-Equations
-    (1)  grad_x = w(t) residual                                 Poole et al. 2022, eq. 3
-    (2)  residual = eps_u + g delta - n                         "SDS"
-    (3)  w = s^2 = 1 - abar                                     DreamFusion
-    (4)  loss = .5 |x - sg(x - grad_x)|^2 / B                   its gradient is grad_x / B
-    (5)  residual = eps_u + g D - n,  D Perp-Neg's direction    `diffusion.guidance`, eq. 2
+Equations: grad_x = w(t) residual, where
+              residual                            w         source
+    (1) SDS   u + g d - n                         s^2       Poole et al. 2022, eq. 3
+    (2) SJC   u + g d - n,  or  u + g d           1         H. Wang et al. 2023, eq. 9 and 8
+    (3) VSD   u + g d - o                         s^2       Z. Wang et al. 2023, eq. 9
+    (4) CSD   d,  or  d + k (u - m)               s^2       Yu et al. 2023, eq. 7 and 10
+    (5) NFSD  u + g d  below t = 200,             s^2       Katzir et al. 2023, eq. 9
+              u - m + g d  from there on
+    (6) ISM   u + g d - n, where z and n are      sigma     Liang et al. 2023, eq. 13
+              those of DDIM inversion: n = u at the time step before t
+    (7)       c := u + D in any of them, D Perp-Neg's direction: `diffusion.guidance`, eq. 2
 
-The Jacobian of the network is left out, and everything in grad_x is stopped. A latent x must come
-from a differentiable encoder: the gradient goes on through it.
-
-A loss of this family is four lines; a new one brings a new third line:
-    z, noise = diffuse(key, schedule, x, t)
-    eps_u, eps_c = predict(denoise, z, t, jnp.stack([uncond, cond]))
-    residual = sds(eps_c, eps_u, noise, g)
-    loss, metrics = distill(x, residual, noise_variance(schedule, t), t)
-`score_distillation_loss` is those lines for any residual of the arguments (eps_c, eps_u, noise, g).
+A new loss is one function of `Scores` and, where its weight or noise differ, a `Loss`.
 `denoise(z, t, cond) -> eps` is closed over its parameters inside the caller's jitted step, which
 takes them as an argument: weights must not become constants of the program.
 """
@@ -32,51 +29,85 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from geojax.diffusion.guidance import guided, perp_neg
+from geojax.diffusion.inversion import ddim_invert
 from geojax.diffusion.parameterization import add_noise, per_item
 from geojax.diffusion.schedule import Schedule
+from geojax.methods.surrogate import DistillationMetrics, distill
 
 Denoise = Callable[
     [Float[Array, "b *d"], Int[Array, "b"], Float[Array, "b l c"]], Float[Array, "b *d"]
 ]
 Guidance = float | Float[Array, ""] | Float[Array, "b"]
-Residual = Callable[
-    [Float[Array, "b *d"], Float[Array, "b *d"], Float[Array, "b *d"], Guidance],
-    Float[Array, "b *d"],
-]
-Weighting = Callable[[Schedule, Int[Array, "b"]], Float[Array, "b"]]
 
 
-class DistillationMetrics(NamedTuple):
-    """What to look at instead of the loss, whose value says little; all scalars."""
+class Scores(NamedTuple):
+    """What is known of one noised rendering z: predictions of eps, each [B, ...].
 
-    grad_norm: Float[Array, ""]  # mean over the batch of |grad_x| of one item
-    residual_rms: Float[Array, ""]  # root mean square of the residual
-    coherence: Float[Array, ""]  # correlation of neighbouring pixels: 0 noise, 1 smooth signal
-    mean_t: Float[Array, ""]  # mean time step
-    finite: Bool[Array, ""]  # False when a residual held NaN or inf, before it was set to 0
+    Attributes:
+      noise: n.
+      uncond, cond: u and c.
+      t: [B], the time step of z.
+      guidance: g, one for all or [B].
+      negative: m, for the losses that ask for it.
+      own: o, likewise.
+    """
+
+    noise: Float[Array, "b *d"]
+    uncond: Float[Array, "b *d"]
+    cond: Float[Array, "b *d"]
+    t: Int[Array, "b"]
+    guidance: Guidance
+    negative: Float[Array, "b *d"] | None = None
+    own: Float[Array, "b *d"] | None = None
 
 
-def sds(
-    eps_cond: Float[Array, "b *d"],
-    eps_uncond: Float[Array, "b *d"],
-    noise: Float[Array, "b *d"],
-    g: Guidance,
-) -> Float[Array, "b *d"]:
-    """DreamFusion's residual, equation (2)."""
-    return guided(eps_uncond, eps_cond, g) - noise
+def sds(s: Scores) -> Float[Array, "b *d"]:
+    """DreamFusion, equation (1), and SJC with its variance reduced, equation (2)."""
+    return guided(s.uncond, s.cond, s.guidance) - s.noise
+
+
+def sjc_plain(s: Scores) -> Float[Array, "b *d"]:
+    """Score Jacobian Chaining without variance reduction, equation (2)."""
+    return guided(s.uncond, s.cond, s.guidance)
+
+
+def vsd(s: Scores) -> Float[Array, "b *d"]:
+    """ProlificDreamer, equation (3): where the renderings' own score ends, not where noise does."""
+    return guided(s.uncond, s.cond, s.guidance) - _asked(s.own, "own")
+
+
+def csd(s: Scores) -> Float[Array, "b *d"]:
+    """Classifier score distillation, equation (4): what the prompt adds, and nothing else."""
+    return s.cond - s.uncond
+
+
+def csd_negative(s: Scores, against: float = 1.0) -> Float[Array, "b *d"]:
+    """Equation (4) with k = `against`, away from the negative prompt; k = 1 is c - m."""
+    return csd(s) + against * (s.uncond - _asked(s.negative, "negative"))
+
+
+def nfsd(s: Scores, small: int = 200) -> Float[Array, "b *d"]:
+    """Noise-free score distillation, equation (5): u holds noise only where t is large."""
+    is_large = per_item((s.t >= small).astype(s.uncond.dtype), s.uncond)
+    return guided(s.uncond, s.cond, s.guidance) - is_large * _asked(s.negative, "negative")
 
 
 def noise_variance(schedule: Schedule, t: Int[Array, "b"]) -> Float[Array, "b"]:
-    """w = 1 - abar_t, equation (3): little weight where there is little noise."""
+    """w = s^2 = 1 - abar_t: little weight where there is little noise."""
     return 1.0 - schedule.abar(t)
 
 
 def uniform(schedule: Schedule, t: Int[Array, "b"]) -> Float[Array, "b"]:
     """w = 1."""
     return jnp.ones_like(schedule.abar(t))
+
+
+def noise_level(schedule: Schedule, t: Int[Array, "b"]) -> Float[Array, "b"]:
+    """w = sigma_t: the residual as a difference of pictures, (D - x) = -sigma (eps - n)."""
+    return schedule.sigma(t)
 
 
 def diffuse(
@@ -105,55 +136,28 @@ def predict(
     return jax.lax.stop_gradient(jnp.moveaxis(eps, 1, 0))
 
 
-def sds_gradient(
-    eps_hat: Float[Array, "b *d"], noise: Float[Array, "b *d"], weight: Float[Array, "b"]
-) -> Float[Array, "b *d"]:
-    """grad_x = w (eps_hat - noise), equation (1), of a guided prediction; NaN and inf become 0."""
-    return _weighted(eps_hat - noise, weight)
+class Loss(NamedTuple):
+    """One member of the family.
 
-
-def surrogate_loss(x: Float[Array, "b *d"], grad: Float[Array, "b *d"]) -> Float[Array, ""]:
-    """A scalar whose gradient in x is grad / B, bit for bit; its value is .5 |grad|^2 / B, (4).
-
-    Equation (4) as it stands loses the last digits of grad where |x| is larger: x - (x - grad) is
-    not grad in floating point. So the value and the gradient are written apart.
+    Attributes:
+      residual: one of the functions of `Scores`.
+      weighting: (schedule, t) -> w [B].
+      inversion: (steps, gap) of `ddim_invert` in place of random noise; None draws it.
     """
-    grad = jax.lax.stop_gradient(grad)
-    batch = x.shape[0]
-    value = 0.5 * jnp.sum(grad**2) / batch
-    return value + jnp.sum(grad / batch * (x - jax.lax.stop_gradient(x)))
+
+    residual: Callable[[Scores], Float[Array, "b *d"]]
+    weighting: Callable[[Schedule, Int[Array, "b"]], Float[Array, "b"]] = noise_variance
+    inversion: tuple[int, int] | None = None
 
 
-def distill(
-    x: Float[Array, "b *d"],
-    residual: Float[Array, "b *d"],
-    weight: Float[Array, "b"],
-    t: Int[Array, "b"],
-) -> tuple[Float[Array, ""], DistillationMetrics]:
-    """Equations (1) and (4): the loss that sends w(t) residual into x, and its metrics.
-
-    Args:
-        x: [B, ...], rendering or latent.
-        residual: [B, ...], as (2).
-        weight: [B], w(t).
-        t: [B].
-
-    Returns:
-        a scalar loss (a sum over pixels, a mean over the batch), and DistillationMetrics. What is
-        not finite in a residual does not reach x: `metrics.finite` tells, and the caller decides.
-    """
-    residual = jax.lax.stop_gradient(residual)
-    axes = tuple(range(1, x.ndim))
-    grad = _weighted(residual, weight)
-    shown = jnp.where(jnp.isfinite(residual), residual, 0.0)
-    metrics = DistillationMetrics(
-        grad_norm=jnp.mean(jnp.sqrt(jnp.sum(grad**2, axis=axes))),
-        residual_rms=jnp.sqrt(jnp.mean(shown**2)),
-        coherence=_coherence(shown),
-        mean_t=jnp.mean(t.astype(jnp.float32)),
-        finite=jnp.all(jnp.isfinite(residual)),
-    )
-    return surrogate_loss(x, grad), metrics
+SDS = Loss(sds)
+SJC = Loss(sds, uniform)
+SJC_PLAIN = Loss(sjc_plain, uniform)
+VSD = Loss(vsd)
+CSD = Loss(csd)
+CSD_NEGATIVE = Loss(csd_negative)
+NFSD = Loss(nfsd)
+ISM = Loss(sds, noise_level, inversion=(4, 50))
 
 
 def score_distillation_loss(
@@ -165,29 +169,43 @@ def score_distillation_loss(
     cond: Float[Array, "b l c"],
     uncond: Float[Array, "b l c"],
     guidance: Guidance,
-    residual: Residual = sds,
-    weighting: Weighting = noise_variance,
+    loss: Loss = SDS,
+    negative: Float[Array, "b l c"] | None = None,
+    own: Denoise | None = None,
 ) -> tuple[Float[Array, ""], DistillationMetrics]:
-    """Score distillation with classifier-free guidance, equations (1)-(4).
+    """The loss, and metrics, of any member of the family.
 
     Args:
         key: random key of the noise, consumed.
-        denoise: (z, t, cond) -> eps; one call of batch 2 B.
+        denoise: (z, t, cond) -> eps; one call of batch 2 B, or 3 B with a negative prompt.
         schedule: noise schedule.
         x: [B, ...], rendering or latent; the only argument that gets a gradient.
         t: [B], time steps.
         cond: [B, L, D], one prompt a view.
-        uncond: [B, L, D], the empty or negative prompt.
+        uncond: [B, L, D], the empty prompt.
         guidance: g, one for all or [B].
-        residual: (eps_cond, eps_uncond, noise, g) -> residual; DreamFusion's by default.
-        weighting: (schedule, t) -> w [B]; 1 - abar by default.
+        loss: which residual, weight and noise; DreamFusion's by default.
+        negative: [B, L, D], the prompt of m.
+        own: the network of o, of the same arguments as `denoise`.
 
-    Returns:
-        scalar loss, metrics.
+    Raises:
+        ValueError: when the residual asks for a negative prompt or a network that is not given.
     """
-    z, noise = diffuse(key, schedule, x, t)
-    eps_uncond, eps_cond = predict(denoise, z, t, jnp.stack([uncond, cond]))
-    return distill(x, residual(eps_cond, eps_uncond, noise, guidance), weighting(schedule, t), t)
+    if loss.inversion is None:
+        z, noise = diffuse(key, schedule, x, t)
+    else:
+        frozen = jax.lax.stop_gradient(x)
+        z, noise = ddim_invert(
+            lambda z, t: denoise(z, t, uncond), schedule, frozen, t, *loss.inversion
+        )
+    conds = [uncond, cond] if negative is None else [uncond, cond, negative]
+    eps = predict(denoise, z, t, jnp.stack(conds))
+    scores = Scores(
+        noise, eps[0], eps[1], t, guidance,
+        negative=None if negative is None else eps[2],
+        own=None if own is None else own(z, t, cond),
+    )  # fmt: skip
+    return distill(x, loss.residual(scores), loss.weighting(schedule, t), t)
 
 
 def perp_neg_loss(
@@ -201,13 +219,13 @@ def perp_neg_loss(
     negatives: Float[Array, "n b l c"],
     weights: Float[Array, "n b"],
     guidance: Guidance,
-    weighting: Weighting = noise_variance,
+    loss: Loss = SDS,
 ) -> tuple[Float[Array, ""], DistillationMetrics]:
-    """Score distillation with Perp-Neg, equation (5): one call of batch (2 + N) B.
+    """The family with Perp-Neg, equation (7): one call of batch (2 + N) B.
 
     Args:
-        key, denoise, schedule, x, t, cond, uncond, guidance, weighting: as in
-            `score_distillation_loss`.
+        key, denoise, schedule, x, t, cond, uncond, guidance, loss: as in
+            `score_distillation_loss`; the noise is random.
         negatives: [N, B, L, D], prompts of the wrong views, and
         weights: [N, B] (`diffusion.guidance.perp_neg_weights`).
     """
@@ -215,26 +233,11 @@ def perp_neg_loss(
     conds = jnp.concatenate([uncond[None], cond[None], negatives])
     eps = predict(denoise, z, t, conds)
     direction = perp_neg(eps[0], eps[1], eps[2:], weights)
-    residual = sds(eps[0] + direction, eps[0], noise, guidance)
-    return distill(x, residual, weighting(schedule, t), t)
+    scores = Scores(noise, eps[0], eps[0] + direction, t, guidance)
+    return distill(x, loss.residual(scores), loss.weighting(schedule, t), t)
 
 
-def _weighted(residual: Float[Array, "b *d"], weight: Float[Array, "b"]) -> Float[Array, "b *d"]:
-    grad = per_item(weight, residual) * residual
-    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(grad), grad, 0.0))
-
-
-def _coherence(residual: Float[Array, "b *d"]) -> Float[Array, ""]:
-    """Sum of products over sum of mean squares of neighbouring pixels, in [-1, 1]; 0 if none.
-
-    The noise of a score estimate is nearly white, what it says about the picture is not: the
-    correlation c reads as a signal-to-noise ratio c / (1 - c).
-    """
-    product, square = jnp.float32(0.0), jnp.float32(0.0)
-    for axis in range(1, residual.ndim - 1):
-        size = residual.shape[axis]
-        here = jax.lax.slice_in_dim(residual, 0, size - 1, axis=axis)
-        there = jax.lax.slice_in_dim(residual, 1, size, axis=axis)
-        product += jnp.sum(here * there)
-        square += 0.5 * jnp.sum(here**2 + there**2)
-    return product / jnp.where(square > 0.0, square, 1.0)
+def _asked(scores: Float[Array, "b *d"] | None, name: str) -> Float[Array, "b *d"]:
+    if scores is None:
+        raise ValueError(f"this loss compares with {name!r}, which was not given")
+    return scores

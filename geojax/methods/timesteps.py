@@ -10,13 +10,18 @@ Equations
     (2)  high, low move linearly from their first to their last value over M steps, then stay
     (3)  the range jumps at step M                               Wang et al. 2023, ProlificDreamer
     (4)  u = low + (high - low) (1 - sqrt(i / N))                Zhu and Zhuang 2023, HiFA, eq. 9
+    (5)  W(t) = exp(-(t - m1)^2 / 2 s1^2) for t > m1, 1 for m2 <= t <= m1,
+                exp(-(t - m2)^2 / 2 s2^2) for t < m2             Huang et al. 2023, DreamTime
+    (6)  t(i) = argmin_t |sum_{t' >= t} W(t') / sum W - i / N|,  t in 1..T
 
+DreamTime's t falls as (4) does, but dwells where W is large: on the steps that make content.
 Large t fixes shape and pose, small t fixes texture; annealing goes from one to the other.
 Ranges and fractions may be traced, so a step function need not be compiled again.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 Fraction = float | Float[Array, ""]
@@ -90,6 +95,47 @@ def sqrt_annealed(
     done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
     fraction = low + (high - low) * (1.0 - jnp.sqrt(done))
     return jnp.broadcast_to(_to_step(fraction, num_steps), (count,))
+
+
+def dreamtime_weights(
+    num_steps: int,
+    means: tuple[float, float] = (800.0, 500.0),
+    widths: tuple[float, float] = (300.0, 100.0),
+) -> Float[np.ndarray, " t"]:
+    """W of equation (5) at t = 1..T; the numbers are of the paper's T = 1000.
+
+    Args:
+        num_steps: T.
+        means: (m1, m2), time steps, m2 <= m1.
+        widths: (s1, s2), time steps.
+    """
+    t = np.arange(1, num_steps + 1)
+    (m1, m2), (s1, s2) = means, widths
+    above = np.exp(-(np.maximum(t - m1, 0.0) ** 2) / (2 * s1**2))
+    below = np.exp(-(np.minimum(t - m2, 0.0) ** 2) / (2 * s2**2))
+    return above * below
+
+
+def dreamtime(
+    step: Step, steps: int, count: int, weights: Float[np.ndarray, " t"]
+) -> Int[Array, "b"]:
+    """Equation (6), deterministic: one time step for all, never rising.
+
+    Args:
+        step: i, in 0..steps.
+        steps: N.
+        count: B.
+        weights: W at 1..T (`dreamtime_weights`).
+
+    Returns:
+        [B] int32, all equal, in 1..T; t = T is a schedule's last entry, which clamps (T - 1).
+    """
+    # Summed on the host, in float64.
+    share = np.cumsum(weights[::-1])[::-1] / np.sum(weights)
+    done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+    distance = jnp.abs(jnp.asarray(share, jnp.float32) - done)
+    t = jnp.argmin(distance).astype(jnp.int32) + 1
+    return jnp.broadcast_to(t, (count,))
 
 
 def _bounds(between: Range, num_steps: int) -> tuple[Int[Array, ""], Int[Array, ""]]:

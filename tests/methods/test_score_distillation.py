@@ -11,6 +11,7 @@ from geojax.diffusion.parameterization import add_noise
 from geojax.diffusion.schedule import Schedule, scaled_linear
 from geojax.methods import score_distillation as distillation
 from geojax.methods import timesteps
+from geojax.methods.surrogate import weighted
 from geojax.priors.mixture import Mixture, mixture_eps, mixture_prior
 
 SCHEDULE = scaled_linear()
@@ -78,38 +79,6 @@ def test_the_residual_is_linear_in_guidance(inputs):
         np.testing.assert_allclose(per_view[b], same[b], atol=1e-6)
 
 
-@pytest.mark.parametrize("batch", [3, 4])
-def test_the_surrogates_gradient_is_g_over_b_bit_for_bit(batch):
-    """Also where |x| is so much larger than g that x - (x - g) is not g."""
-    x, g = (jax.random.normal(key, (batch, 5)) for key in jax.random.split(jax.random.key(3)))
-    value, grad = jax.jit(jax.value_and_grad(distillation.surrogate_loss))(1e4 * x, g)
-    np.testing.assert_array_equal(grad, g / batch)
-    np.testing.assert_allclose(value, 0.5 * np.sum(np.square(g)) / batch, rtol=1e-6)
-
-
-def test_gradient_of_a_guided_prediction():
-    eps, noise = (jax.random.normal(key, (2, 3)) for key in jax.random.split(jax.random.key(4)))
-    eps = eps.at[0, 0].set(jnp.nan).at[1, 2].set(jnp.inf)
-    weight = jnp.array([0.5, 2.0])
-    got = distillation.sds_gradient(eps, noise, weight)
-    want = np.asarray(weight)[:, None] * np.asarray(eps - noise)
-    want[0, 0] = want[1, 2] = 0.0
-    np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
-def test_what_is_not_finite_is_told_and_kept_out():
-    x, t = jnp.ones((2, 3)), jnp.array([1, 2])
-    residual = jnp.ones((2, 3)).at[1, 1].set(jnp.nan)
-
-    def loss(x):
-        return distillation.distill(x, residual, jnp.array([1.0, 2.0]), t)
-
-    (value, metrics), grad = jax.value_and_grad(loss, has_aux=True)(x)
-    assert not bool(metrics.finite)
-    assert np.isfinite(value) and all(np.isfinite(np.asarray(m)).all() for m in metrics)
-    np.testing.assert_array_equal(grad, [[0.5, 0.5, 0.5], [1.0, 0.0, 1.0]])
-
-
 def test_only_x_gets_a_gradient(inputs):
     def loss(scale, inputs):
         def denoise(z, t, cond):
@@ -159,7 +128,7 @@ def test_perp_neg(inputs):
                 negatives=negatives,
                 weights=weights,
                 guidance=g,
-                weighting=distillation.uniform,
+                loss=distillation.SJC,
                 **(inputs | {"x": x}),
             )[0]
         )(inputs["x"])
@@ -177,22 +146,6 @@ def test_perp_neg(inputs):
     np.testing.assert_allclose(3 * grad(weights), want, rtol=1e-4, atol=1e-4)
 
 
-def test_coherence_tells_signal_from_noise():
-    noise = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    ramp = jnp.broadcast_to(jnp.linspace(-1, 1, 32)[None, :, None, None], noise.shape)
-    t, weight = jnp.array([1, 2]), jnp.ones(2)
-
-    def coherence(residual):
-        return float(distillation.distill(noise, residual, weight, t)[1].coherence)
-
-    assert abs(coherence(noise)) < 0.05
-    assert coherence(ramp) > 0.99
-    # A neighbour's correlation of c says a signal-to-noise ratio of c / (1 - c).
-    power = float(jnp.mean(ramp**2))
-    both = coherence(ramp + noise)
-    np.testing.assert_allclose(both / (1 - both), power, rtol=0.1)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def residuals(count, mixture, schedule, weights, key, t):
     """eps_hat - noise at x = 0, `count` draws."""
@@ -200,7 +153,7 @@ def residuals(count, mixture, schedule, weights, key, t):
     z, noise = distillation.diffuse(key, schedule, x, jnp.full((count,), t))
     many = jnp.broadcast_to(weights, (count, weights.shape[0]))
     eps = mixture_eps(mixture, schedule, z, jnp.full((count,), t), many)
-    return distillation.sds_gradient(eps, noise, jnp.ones(count))
+    return weighted(eps - noise, jnp.ones(count))
 
 
 def test_one_dimension_with_a_known_answer():

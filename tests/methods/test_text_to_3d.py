@@ -13,7 +13,7 @@ import pytest
 from geojax.diffusion.schedule import scaled_linear
 from geojax.geometry.camera_sampling import CameraDistribution, orbit
 from geojax.geometry.occupancy import full_grid
-from geojax.methods import text_to_3d
+from geojax.methods import text_to_3d, timesteps
 from geojax.methods.radiance import render
 from geojax.models.fields import VoxelField, as_field, linear_blob
 from geojax.priors.mixture import mixture_prior
@@ -67,6 +67,11 @@ def mesh_of(devices):
     )
 
 
+def annealed(key, step, count):
+    between = timesteps.linear_range(step, (0.02, 0.98), (0.02, 0.5), 100)
+    return timesteps.stratified(key, count, between, 1000)
+
+
 def make_step(prior, field, optimiser, devices, **changes):
     options = dict(
         views=VIEWS,
@@ -79,8 +84,7 @@ def make_step(prior, field, optimiser, devices, **changes):
         ambient=(0.3, 0.7),
         textureless=0.5,
         guidance=1.0,
-        t_first=(0.02, 0.98),
-        t_last=(0.02, 0.5),
+        times=annealed,
         steps=100,
         weights=text_to_3d.Weights(),
         grid_every=GRID_EVERY,

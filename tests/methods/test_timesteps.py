@@ -56,3 +56,16 @@ def test_square_root_annealing():
     falling = np.asarray([int(at(step)[0]) for step in range(0, 401, 10)])
     assert (np.diff(falling) < 0).all()
     assert falling[0] - falling[1] > 3 * (falling[-2] - falling[-1])  # quick at first
+
+
+def test_dreamtime():
+    weights = timesteps.dreamtime_weights(T)
+    np.testing.assert_allclose(weights.sum(), 611.854, atol=2e-3)
+    np.testing.assert_allclose(weights[499:800], 1.0)
+    assert weights[0] < 1e-5 and 0.8 < weights[-1] < 0.81
+    at = jax.jit(lambda step: timesteps.dreamtime(step, 100, 2, weights))
+    for step, t in [(0, 1000), (10, 930), (25, 834), (50, 681), (75, 528), (90, 431)]:
+        assert np.asarray(at(step)).tolist() == [t] * 2
+    falling = np.asarray([int(at(step)[0]) for step in range(0, 101, 5)])
+    assert (np.diff(falling) < 0).all() and falling[-1] >= 1
+    assert int(at(150)[0]) == falling[-1]

@@ -1,0 +1,193 @@
+"""What a recipe of configs/distill/ names, as functions: scene, time steps, loss, step."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from geojax.geometry.camera_sampling import CameraDistribution
+from geojax.methods import score_distillation, text_to_3d, timesteps
+from geojax.methods.score_distillation import Loss
+from geojax.methods.variational import OwnTraining
+from geojax.models.backgrounds import TextureBackground, with_background
+from geojax.models.fields import Field, HashGridField, VoxelField, as_field, linear_blob
+from geojax.priors.prior import Prior
+
+FIELDS = ("hash", "voxels")
+
+
+def choose_loss(config: Any) -> Loss:
+    """The loss that `config.loss` names.
+
+    Raises:
+      ValueError: for any other name.
+    """
+    losses = {
+        "sds": score_distillation.SDS,
+        "sjc": score_distillation.SJC,
+        "sjc_plain": score_distillation.SJC_PLAIN,
+        "vsd": score_distillation.VSD,
+        "csd": score_distillation.CSD,
+        "nfsd": score_distillation.NFSD,
+        "ism": score_distillation.ISM._replace(inversion=tuple(config.inversion)),
+    }
+    loss = _known("loss", config.loss, losses)
+    if config.loss == "csd" and config.negative_prompt is not None:
+        loss = score_distillation.CSD_NEGATIVE
+    return loss
+
+
+def choose_times(config: Any, num_steps: int) -> text_to_3d.Times:
+    """(key, step, count) -> t, by `config.times`; the last three are the same t for all views.
+
+    Raises:
+      ValueError: for any other name.
+    """
+    first, last, steps = config.t_first, config.t_last, config.steps
+
+    def linear(key, step, count):
+        between = timesteps.linear_range(step, first, last, steps)
+        return timesteps.stratified(key, count, between, num_steps)
+
+    def jump(key, step, count):
+        between = timesteps.jump_range(step, first, last, round(config.jump_at * steps))
+        return timesteps.stratified(key, count, between, num_steps)
+
+    def hifa(key, step, count):
+        del key  # deterministic
+        return timesteps.sqrt_annealed(step, steps, count, (last[0], first[1]), num_steps)
+
+    weights = timesteps.dreamtime_weights(num_steps)
+
+    def dreamtime(key, step, count):
+        del key
+        return timesteps.dreamtime(step, steps, count, weights)
+
+    known = {"linear": linear, "jump": jump, "hifa": hifa, "dreamtime": dreamtime}
+    return _known("times", config.times, known)
+
+
+class Scene(NamedTuple):
+    """What is optimised.
+
+    Attributes:
+      field: density, and colour or latent.
+      background: learnt with it, or None.
+      optimiser: of both.
+    """
+
+    field: Field
+    background: text_to_3d.BackgroundOf | None
+    optimiser: optax.GradientTransformation
+
+
+def make_scene(config: Any, prior: Prior) -> Scene:
+    """Field, background and optimiser of a recipe.
+
+    Raises:
+      ValueError: for an unknown `config.field.kind`.
+    """
+    f = config.field
+
+    def blob(points):
+        return linear_blob(points, f.blob_scale, f.blob_radius)
+
+    activation = (lambda x: x) if config.latent else jax.nn.sigmoid
+    channels = prior.latent_channels if config.latent else 3
+    if f.kind == "hash":
+        module: Any = HashGridField(
+            channels=channels,
+            radius=f.radius,
+            levels=f.levels,
+            table_size=f.table_size,
+            coarsest=f.coarsest,
+            finest=f.finest,
+            blob=blob,
+            feature_activation=activation,
+        )
+    elif f.kind == "voxels":
+        module = VoxelField(
+            channels=channels,
+            radius=f.radius,
+            ball=f.radius,
+            size=f.voxels,
+            feature_std=f.feature_std,
+            blob=blob,
+            feature_activation=activation,
+        )
+    else:
+        raise ValueError(f"config.field.kind={f.kind!r} is not one of {FIELDS}")
+    # A falling rate averages the noise of the last steps out of the surface.
+    schedule = partial(
+        optax.cosine_decay_schedule, decay_steps=config.steps, alpha=f.learning_rate_last_share
+    )
+    optimiser = optax.adam(schedule(f.learning_rate), b1=0.9, b2=0.99, eps=1e-15)
+    field = as_field(module)
+    if not config.background.learnt:
+        return Scene(field, None, optimiser)
+    b = config.background
+    texture = as_field(TextureBackground(channels=channels, std=b.std))
+    field, behind = with_background(field, texture)
+    slow = optax.adam(schedule(b.learning_rate), b1=0.9, b2=0.99, eps=1e-15)
+    both = optax.multi_transform(
+        {"field": optimiser, "background": slow}, {"field": "field", "background": "background"}
+    )
+    return Scene(field, behind, both)
+
+
+def own_training(config: Any) -> OwnTraining | None:
+    """How VSD's network is learnt; None for the other losses."""
+    if config.loss != "vsd":
+        return None
+    optimiser = optax.adamw(config.own.learning_rate, weight_decay=1e-2)
+    return OwnTraining(config.own.rank, optimiser, config.own.velocity)
+
+
+def make_step(
+    config: Any,
+    prior: Prior,
+    scene: Scene,
+    own: OwnTraining | None,
+    *,
+    large: bool,
+    shaded: bool,
+) -> Callable[..., Any]:
+    """One jitted step of a recipe, at the small or the large size, lit or not."""
+    devices = math.gcd(jax.device_count(), config.views)
+    # "Auto": the compiler places what the step does not.
+    mesh = jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
+    growth = (config.large_size // config.small_size) ** 2 if large else 1
+    size = config.large_size if large else config.small_size
+    return text_to_3d.distillation_step(
+        prior,
+        scene.field,
+        scene.optimiser,
+        mesh,
+        views=config.views,
+        size=size * prior.latent_size // prior.image_size if config.latent else size,
+        distribution=CameraDistribution(**config.cameras),
+        radius=config.field.radius,
+        samples=config.samples,
+        capacity=config.capacity * growth,
+        shaded=shaded,
+        ambient=config.ambient,
+        textureless=config.textureless,
+        guidance=config.guidance,
+        times=choose_times(config, prior.schedule.num_steps),
+        steps=config.steps,
+        weights=text_to_3d.Weights(**config.weights),
+        grid_every=config.grid_every,
+        loss=choose_loss(config),
+        latent=config.latent,
+        background=scene.background,
+        own=own,
+    )
+
+
+def _known(name: str, value: str, known: dict[str, Any]) -> Any:
+    if value not in known:
+        raise ValueError(f"config.{name}={value!r} is not one of {', '.join(known)}")
+    return known[value]

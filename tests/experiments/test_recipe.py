@@ -1,0 +1,87 @@
+"""What the recipes name: every variant, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.distill import stable_diffusion, worlds
+from experiments import distill, recipe
+from geojax.diffusion.schedule import scaled_linear
+from geojax.methods import score_distillation as family
+from geojax.priors.mixture import mixture_prior
+
+RESIDUALS = {
+    "sjc": family.sds,
+    "sjc_pixels": family.sds,
+    "vsd": family.vsd,
+    "csd": family.csd,
+    "nfsd": family.nfsd,
+    "ism": family.sds,
+}
+
+
+@pytest.mark.parametrize("variant", worlds.VARIANTS)
+def test_every_variant_is_a_sound_recipe(variant):
+    config = worlds.get_config(variant)
+    distill.check_config(config, "a red mug")
+    loss = recipe.choose_loss(config)
+    assert loss.residual is RESIDUALS.get(variant, family.sds)
+    assert (loss.inversion is not None) == (variant == "ism")
+    assert (recipe.own_training(config) is not None) == (variant == "vsd")
+    times = jax.jit(recipe.choose_times(config, 1000), static_argnums=2)
+    first, last = (np.asarray(times(jax.random.key(0), i, 4)) for i in (0, config.steps - 1))
+    assert first.shape == (4,) and first.dtype == np.int32
+    if variant in ("dreamtime", "hifa"):
+        assert len(set(first)) == 1 and first[0] > 950 > 450 > last[0]
+
+
+def test_without_a_name_it_is_dreamfusions():
+    for config in (worlds.get_config(), worlds.get_config("")):
+        assert config.to_dict() == worlds.get_config("sds").to_dict()
+    assert recipe.choose_loss(stable_diffusion.get_config()) == family.SDS
+
+
+def test_unknown_names_are_refused_with_those_known():
+    with pytest.raises(ValueError, match=r"'sdz'.*sds, sjc, "):
+        worlds.get_config("sdz")
+    config = worlds.get_config()
+    config.loss = "score"
+    with pytest.raises(ValueError, match=r"config\.loss='score' is not one of sds, sjc, "):
+        distill.check_config(config, "a red mug")
+    config = worlds.get_config()
+    config.times = "often"
+    with pytest.raises(ValueError, match=r"config\.times='often' is not one of linear, jump"):
+        distill.check_config(config, "a red mug")
+    config = worlds.get_config()
+    config.field.kind = "mesh"
+    prior = mixture_prior(scaled_linear(), jax.numpy.zeros((1, 2, 2, 3)), 0.1, ["a"])
+    with pytest.raises(ValueError, match=r"config\.field.kind='mesh'"):
+        recipe.make_scene(config, prior)
+
+
+def test_what_does_not_go_together_is_refused():
+    config = worlds.get_config("sjc")
+    config.shaded_share = 0.5
+    with pytest.raises(ValueError, match=r"config\.latent=True needs"):
+        distill.check_config(config, "a red mug")
+    config = worlds.get_config("nfsd")
+    config.negative_prompt = None
+    with pytest.raises(ValueError, match=r"needs config\.negative_prompt"):
+        distill.check_config(config, "a red mug")
+
+
+def test_a_negative_prompt_changes_csd():
+    config = worlds.get_config("csd")
+    config.negative_prompt = "a grey cube"
+    assert recipe.choose_loss(config).residual is family.csd_negative
+
+
+def test_jump_and_linear_differ_in_the_middle():
+    config = worlds.get_config()
+    config.t_first, config.t_last = (0.9, 0.98), (0.02, 0.1)
+    linear = recipe.choose_times(config, 1000)(jax.random.key(0), 199, 8)
+    config.times = "jump"
+    times = recipe.choose_times(config, 1000)
+    before, after = (times(jax.random.key(0), i, 8) for i in (199, 200))
+    assert int(linear.min()) > 400 and int(linear.max()) < 600
+    assert int(before.min()) >= 900 and int(after.max()) <= 100

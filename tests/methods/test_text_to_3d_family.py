@@ -1,0 +1,144 @@
+"""The step with other losses: latents of voxels before a learnt background, and VSD's network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from geojax.geometry.camera_sampling import orbit
+from geojax.geometry.occupancy import full_grid
+from geojax.methods import score_distillation as family
+from geojax.methods import text_to_3d
+from geojax.methods.radiance import render
+from geojax.methods.variational import OwnTraining, init_own_score
+from geojax.models.backgrounds import TextureBackground, with_background
+from geojax.models.fields import VoxelField, as_field
+from tests.methods.test_text_to_3d import (
+    BACK,
+    DISTANCE,
+    FOCAL,
+    FRONT,
+    RADIUS,
+    SIZE,
+    make_step,
+    prompt_views,
+    relaxed,
+    start,
+    two_sided_prior,
+)
+from tests.methods.test_variational import prior as unet_prior
+
+ONE = jax.devices()[:1]
+
+
+def test_voxels_of_latents_reach_the_modes_of_an_exact_prior():
+    """SJC: the rendering itself is the latent, before a background that is learnt along."""
+    prior, optimiser = two_sided_prior(), relaxed(optax.adam(0.1))
+    voxels = VoxelField(channels=3, radius=RADIUS, ball=RADIUS, size=10, feature_std=0.1, bias=2.0)
+    field, background = with_background(as_field(voxels), as_field(TextureBackground(channels=3)))
+    step = make_step(
+        prior,
+        field,
+        optimiser,
+        ONE,
+        loss=family.SJC,
+        latent=True,
+        background=background,
+        weights=text_to_3d.Weights(emptiness=1e-3, centre_depth=1e-3),
+    )
+    state = start(field, optimiser)
+    texture = np.asarray(state.params["background"]["texture"])
+    for _ in range(100):
+        state, metrics = step(state, prior.params, prompt_views(prior))
+    assert np.any(np.asarray(state.params["background"]["texture"]) != texture)
+    seen = orbit(2, 0.05, DISTANCE, FOCAL, SIZE, SIZE)
+    picture = render(
+        field.apply,
+        state.params,
+        seen.camera,
+        None,
+        samples=48,
+        radius=RADIUS,
+        background=lambda directions: background(state.params, directions),
+    )
+    # Latents have no activation that would hold each pixel: the picture is right in the mean.
+    np.testing.assert_allclose(jnp.mean(picture.rgb, axis=(1, 2)), [FRONT, BACK], atol=0.06)
+    assert float(jnp.std(picture.rgb, axis=(1, 2)).max()) < 0.15
+    assert text_to_3d.non_finite_cause({k: float(v) for k, v in metrics.items()}) is None
+
+
+def opacity_after(steps, emptiness):
+    prior, optimiser = two_sided_prior(), relaxed(optax.adam(0.1))
+    # A fog of softplus(-1) everywhere, as SJC starts.
+    field = as_field(VoxelField(channels=3, radius=RADIUS, ball=RADIUS, size=6))
+    weights = text_to_3d.Weights(emptiness=emptiness)
+    step = make_step(prior, field, optimiser, ONE, loss=family.SJC, weights=weights)
+    state, views = start(field, optimiser), prompt_views(prior)
+    for _ in range(steps):
+        state, metrics = step(state, prior.params, views)
+    return float(metrics["opacity"])
+
+
+def test_emptiness_empties():
+    assert opacity_after(12, 1e6) < 0.2 < opacity_after(12, 0.0)
+
+
+@pytest.fixture(scope="module")
+def vsd():
+    prior, optimiser = unet_prior(), relaxed(optax.adam(0.1))
+    voxels = VoxelField(channels=4, radius=RADIUS, ball=RADIUS, size=6, bias=2.0)
+    field, background = with_background(as_field(voxels), as_field(TextureBackground()))
+    training = OwnTraining(2, relaxed(optax.adam(1e-2)), velocity=True)
+    step = make_step(
+        prior,
+        field,
+        optimiser,
+        ONE,
+        loss=family.VSD,
+        own=training,
+        guidance=3.0,
+        latent=True,
+        background=background,
+    )
+    own = init_own_score(jax.random.key(9), prior, training)
+    views = text_to_3d.PromptViews(
+        jnp.ones((1, 1, 3, 16)), jnp.zeros(1), jnp.zeros((3, 16)), negative=None
+    )
+
+    def begin():
+        # A copy, because the state is donated.
+        return text_to_3d.init_state(
+            jax.random.key(0), field, optimiser, full_grid(6, RADIUS), jax.tree.map(jnp.copy, own)
+        )
+
+    return prior, step, begin, views
+
+
+def test_vsds_network_learns_along_in_the_state(vsd):
+    prior, step, begin, views = vsd
+    state = begin()
+    before = jax.tree.map(np.asarray, state.own.params)
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, prior.params, views)
+        losses.append(float(metrics["own_loss"]))
+    assert np.isfinite(losses).all() and min(losses) > 0.0
+    changed = jax.tree.map(lambda a, b: np.any(a != np.asarray(b)), before, state.own.params)
+    assert all(jax.tree.leaves(changed))
+    # The whole is a function of the state: its copy goes the same way.
+    again = begin()
+    for _ in range(3):
+        again, _ = step(again, prior.params, views)
+    for a, b in zip(
+        jax.tree.leaves((state.params, state.own)),
+        jax.tree.leaves((again.params, again.own)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_vsd_without_its_network_is_refused(vsd):
+    prior, step, begin, views = vsd
+    with pytest.raises(ValueError, match="'own', which was not given"):
+        step(begin()._replace(own=None), prior.params, views)

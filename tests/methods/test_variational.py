@@ -1,0 +1,99 @@
+"""VSD's own network on a tiny UNet over pixels."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from geojax.diffusion.schedule import scaled_linear
+from geojax.methods import variational
+from geojax.methods.variational import OwnTraining
+from geojax.models.unet import UNet
+from geojax.priors.mixture import mixture_prior
+from geojax.priors.prior import pixel_prior
+from geojax.priors.stable_diffusion import network_denoise
+from tests.weights.tiny_family import UNET, random_params
+
+SCHEDULE = scaled_linear()
+
+
+def relaxed(optimiser):
+    """The optimiser without strict promotion: optax raises a float to an integer power."""
+
+    def update(*arguments):
+        with jax.numpy_dtype_promotion("standard"):
+            return optimiser.update(*arguments)
+
+    return optax.GradientTransformation(optimiser.init, update)
+
+
+TRAINING = OwnTraining(rank=4, optimiser=relaxed(optax.adam(3e-3)), velocity=False)
+X = jnp.tile(jnp.linspace(-1, 1, 8)[None, :, None, None], (4, 1, 8, UNET.in_channels))
+COND = jnp.ones((4, 3, UNET.cross_attention_dim))
+CAMERAS = jnp.tile(jnp.eye(4)[None], (4, 1, 1))
+
+
+@functools.cache
+def prior():
+    unet = UNet(UNET)
+    denoise = network_denoise(unet, SCHEDULE, "epsilon")
+    params = {"unet": jax.tree.map(jnp.asarray, random_params(unet))}
+    return pixel_prior(params, denoise, lambda texts: COND, SCHEDULE, 8)
+
+
+@functools.cache
+def step():
+    def train(own, key):
+        return variational.train_own_score(
+            key, own, TRAINING, prior(), prior().params, X, COND, CAMERAS
+        )
+
+    return jax.jit(train)
+
+
+def test_it_starts_as_the_prior():
+    own = variational.init_own_score(jax.random.key(0), prior(), TRAINING)
+    denoise = variational.own_denoise(prior(), prior().params, own.params, CAMERAS)
+    t = jnp.array([0, 10, 500, 999])
+    got = jax.jit(denoise)(X, t, COND)
+    want = jax.jit(prior().denoise)(prior().params, X, t, COND)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_its_loss_falls_on_a_fixed_picture_and_the_base_stays():
+    own = variational.init_own_score(jax.random.key(0), prior(), TRAINING)
+    before = jax.tree.map(np.asarray, (own.params, prior().params))
+    losses = []
+    for key in jax.random.split(jax.random.key(1), 60):
+        own, loss = step()(own, key)
+        losses.append(float(loss))
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    for a, b in zip(jax.tree.leaves(before[1]), jax.tree.leaves(prior().params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), before[0], own.params)
+    assert all(jax.tree.leaves(changed))
+
+
+def test_velocity_divides_by_abar():
+    """With one schedule entry the two losses differ by abar exactly."""
+    own = variational.init_own_score(jax.random.key(0), prior(), TRAINING)
+    flat = type(SCHEDULE)(jnp.array([0.25]))
+    one = dataclasses.replace(prior(), schedule=flat, denoise=lambda params, z, t, cond: z)
+
+    def loss(velocity):
+        key = jax.random.key(5)
+        return variational.own_score_loss(
+            key, one, one.params, own.params, X, COND, CAMERAS, velocity
+        )
+
+    np.testing.assert_allclose(loss(True), 4.0 * loss(False), rtol=1e-5)
+
+
+def test_a_prior_without_a_unet_is_refused():
+    pictures = mixture_prior(SCHEDULE, jnp.zeros((1, 2, 2, 3)), 0.1, ["a"])
+    with pytest.raises(ValueError, match="this prior has none"):
+        variational.init_own_score(jax.random.key(0), pictures, TRAINING)
