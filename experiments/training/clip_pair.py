@@ -45,8 +45,8 @@ def draw_both(
 def train_clip(config: Any, worlds: Worlds, out: Path) -> None:
     """Both towers from nothing; writes a folder in the layout of CLIP."""
     folder, settings = out / config.clip.folder, config.clip
-    size = vocabulary.write_tokenizer(folder)
-    tokenise = make_tokenise(folder)
+    size = vocabulary.write_tokenizer(out / "clip" / "tokenizer")
+    tokenise = make_tokenise(out / "clip" / "tokenizer")
     fields = clip_config(config, size)
     clip = CLIP(CLIPConfig.from_dict(fields))
     side = config.image_size
@@ -94,4 +94,5 @@ def train_clip(config: Any, worlds: Worlds, out: Path) -> None:
         preview,
     )
     save_component(folder, state.average, fields, dtype=jnp.float16, overwrite=True)
+    vocabulary.write_tokenizer(folder)
     write_json(folder / "preprocessor_config.json", inputs.to_dict())

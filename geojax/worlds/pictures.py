@@ -193,7 +193,7 @@ def draw(
         index = rng.integers(len(pool.kind), size=batch)
     kind = pool.kind[index]
     allowed = _allowed_colours(held_out)
-    colour = np.asarray([rng.choice(allowed[k]) for k in kind])
+    colour = np.asarray([rng.choice(allowed[k]) for k in kind], int)
     albedo = np.asarray(list(solids.COLOURS.values()), np.float32)[colour]
     albedo = np.clip(albedo + rng.normal(0.0, jitter, albedo.shape), 0.0, 1.0)
     layers = pool.layers[index].astype(np.float32) / 255.0

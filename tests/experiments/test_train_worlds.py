@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from experiments.object_report import judge_rank
-from geojax.models.dpt import DPT, DPTConfig
 from geojax.priors.clip_score import load_clip
+from geojax.priors.depth import load_depth
 from geojax.priors.inpainting import inpainting_channels, load_inpainting
 from geojax.priors.stable_diffusion import load_stable_diffusion
-from geojax.weights.folder import load_component, load_config
 from tests.experiments.binaries import run
 
 TINY = {
@@ -50,9 +49,13 @@ EDITOR = {
 }
 
 
-def train(out, *flags, fields=TINY):
+def train(out, *flags, family="objects", fields=TINY):
     return run(
-        "train_worlds", f"--out={out}", *flags, *(f"--config.{k}={v}" for k, v in fields.items())
+        "train_worlds",
+        f"--config=configs/train_worlds.py:{family}",
+        f"--out={out}",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+        *flags,
     )
 
 
@@ -104,7 +107,7 @@ def test_the_scaling_factor_makes_latents_of_unit_variance(trained):
 def editor(trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("editor") / "out"
     fields = {**TINY, **EDITOR, "start": trained / "family"}
-    done = train(out, "--config=configs/train_worlds.py:editor", fields=fields)
+    done = train(out, family="editor", fields=fields)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -134,11 +137,10 @@ def test_the_pair_ranks_captions(editor):
 
 
 def test_the_depth_model_predicts_a_disparity(editor):
-    folder = editor / "family" / "depth"
-    dpt = DPT(DPTConfig.from_dict(load_config(folder, "DPTForDepthEstimation")))
-    disparity = dpt.apply({"params": load_component(folder, dpt)}, jnp.zeros((1, 16, 16, 3)))
+    model = load_depth(editor / "family" / "depth")
+    disparity = np.asarray(model.predict(model.params, jnp.full((1, 16, 16, 3), 0.5)))
     assert disparity.shape == (1, 16, 16)
-    assert np.all(np.asarray(disparity) > 0.0)  # alive, from the first step on
+    assert np.all(disparity > 0.0)  # alive, from the first step on
 
 
 def test_a_stage_of_the_other_recipe_is_refused(tmp_path):
