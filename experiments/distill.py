@@ -2,7 +2,9 @@
 
     python -m experiments.distill --config=configs/distill/worlds.py --prompt="a blue chair" \
         --out=runs/blue_chair [--config.FIELD=...]
+    python -m experiments.distill --config=configs/distill/worlds.py:csd ...
 
+After the colon, another loss of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa.
 Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
 summary.json. The same command again resumes, bit for bit.
 """

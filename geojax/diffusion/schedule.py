@@ -57,6 +57,12 @@ class Schedule:
         """sigma_t = s_t / alpha_t, EDM's noise level; rises with t."""
         return self.s(t) / self.alpha(t)
 
+    def nearest(self, sigma: Float[Array, "*b"]) -> Int[Array, "*b"]:
+        """t whose sigma_t is nearest to the given noise level; past the ends, 0 or T - 1."""
+        table = self.sigma(jnp.arange(self.num_steps))
+        apart = jnp.abs(sigma[..., None] - jnp.expand_dims(table, range(sigma.ndim)))
+        return jnp.argmin(apart, axis=-1).astype(jnp.int32)
+
 
 def scaled_linear(
     num_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012

@@ -2,7 +2,8 @@
 
 Symbols
     y, n            rendering or latent [B, ...]; noise N(0, 1)
-    sigma           noise level sigma_t of the schedule; z = (y + sigma n) / sqrt(1 + sigma^2)
+    sigma           noise level; the network sees z = (y + sigma n) / sqrt(1 + sigma^2), at the
+                    time step whose own level is nearest
     D(z; sigma)     denoised estimate of y: y + sigma n - sigma eps
     w_i             weight of sample i along a ray
 
@@ -32,34 +33,34 @@ def perturb_and_average(
     denoise: Denoise,
     schedule: Schedule,
     y: Float[Array, "b *d"],
-    t: Int[Array, "b"],
+    sigma: Float[Array, "b"],
     cond: Float[Array, "b l c"],
     uncond: Float[Array, "b l c"],
     guidance: Guidance,
     draws: int = 1,
     reduced: bool = True,
 ) -> Float[Array, "b *d"]:
-    """The score of y at the noise level of t, equation (2), or (1) where not `reduced`.
+    """The score of y at the noise level sigma, equation (2), or (1) where not `reduced`.
 
     Args:
       key: of the noise, consumed.
       denoise, schedule, cond, uncond: as in `score_distillation_loss`.
       y: [B, ...].
-      t: [B].
+      sigma: [B], positive.
       guidance: g, one for all or [B].
       draws: over which the mean is taken, one after the other.
 
     Returns:
       [B, ...], stopped; it points to where pictures are likely.
     """
-    y = jax.lax.stop_gradient(y)
-    sigma = per_item(schedule.sigma(t), y)
+    y, t = jax.lax.stop_gradient(y), schedule.nearest(sigma)
+    level = per_item(sigma, y)
 
     def draw(key: Key[Array, ""]) -> Float[Array, "b *d"]:
-        noisy = y + sigma * jax.random.normal(key, y.shape, y.dtype)
-        eps = predict(denoise, noisy / jnp.sqrt(1.0 + sigma**2), t, jnp.stack([uncond, cond]))
-        denoised = noisy - sigma * guided(eps[0], eps[1], guidance)
-        return (denoised - (y if reduced else noisy)) / sigma**2
+        noisy = y + level * jax.random.normal(key, y.shape, y.dtype)
+        eps = predict(denoise, noisy / jnp.sqrt(1.0 + level**2), t, jnp.stack([uncond, cond]))
+        denoised = noisy - level * guided(eps[0], eps[1], guidance)
+        return (denoised - (y if reduced else noisy)) / level**2
 
     return jnp.mean(jax.lax.map(draw, jax.random.split(key, draws)), axis=0)
 

@@ -82,3 +82,15 @@ def test_from_config_reads_stable_diffusions_file():
 def test_what_is_no_schedule_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
         schedules.from_config(config)
+
+
+def test_the_nearest_time_step_of_a_noise_level():
+    schedule = schedules.scaled_linear()
+    t = jnp.array([[0, 10], [500, 999]])
+    np.testing.assert_array_equal(schedule.nearest(schedule.sigma(t)), t)
+    # Between two levels the nearer one; past the ends the ends.
+    low, high = schedule.sigma(jnp.array([500, 501]))
+    np.testing.assert_array_equal(
+        schedule.nearest(jnp.stack([0.9 * low + 0.1 * high, 0.1 * low + 0.9 * high])), [500, 501]
+    )
+    np.testing.assert_array_equal(schedule.nearest(jnp.array([0.0, 80.0])), [0, 999])

@@ -150,3 +150,20 @@ def test_the_folder_of_another_run_is_left_alone(family, tmp_path):
     assert done.returncode != 0
     assert "prompt: the run has 'a blue chair', this command 'a red mug'" in done.stderr
     assert {p: p.read_bytes() for p in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("variant", ["sjc", "vsd"])
+def test_other_losses_make_an_object_too(family, tmp_path, variant):
+    """The two that differ most: latents that are decoded, and a network learnt along."""
+    config = f"--config=configs/distill/worlds.py:{variant}"
+    # One kind of step: small and unlit. SJC has no small size, and latents no light.
+    changes = {"large_from": 1.0, "shaded_share": 0.0, "small_size": 16, "field__voxels": 8}
+    tiny = tiny_flags(family, steps=4, **changes)
+    done = run("distill", f"--out={tmp_path}", config, "--prompt=a red mug", *tiny)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = strict_json((tmp_path / "summary.json").read_text())
+    assert summary["steps"] == 4 and 0.0 <= summary["opacity"] <= 1.0
+    assert (tmp_path / "views.png").stat().st_size > 100
+    saved = digests(tmp_path, 4)
+    assert any("lora" in path for path in saved) == (variant == "vsd")
+    assert any("background" in path for path in saved) == (variant == "sjc")

@@ -23,7 +23,9 @@ def test_minus_sigma_paas_is_the_residual(reduced, loss):
     """One draw: -sigma PAAS is eps - n, or eps; and the weight of SJC is one."""
     key = jax.random.key(3)
     (draw,) = jax.random.split(key, 1)
-    paas = sjc.perturb_and_average(key, denoise, SCHEDULE, Y, T, COND, UNCOND, 3.0, 1, reduced)
+    paas = sjc.perturb_and_average(
+        key, denoise, SCHEDULE, Y, SCHEDULE.sigma(T), COND, UNCOND, 3.0, 1, reduced
+    )
     gradient = 2 * jax.grad(
         lambda y: family.score_distillation_loss(
             draw, denoise, SCHEDULE, y, T, COND, UNCOND, 3.0, loss
@@ -42,7 +44,9 @@ def test_paas_is_the_score_of_the_blurred_prior_averaged_over_the_blur():
     found = {
         reduced: np.stack(
             [
-                sjc.perturb_and_average(key, denoise, SCHEDULE, y, T, COND, COND, 1.0, 16, reduced)
+                sjc.perturb_and_average(
+                    key, denoise, SCHEDULE, y, SCHEDULE.sigma(T), COND, COND, 1.0, 16, reduced
+                )
                 for key in jax.random.split(jax.random.key(0), 30)
             ]
         )
