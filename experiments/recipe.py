@@ -84,8 +84,8 @@ class Scene(NamedTuple):
     optimiser: optax.GradientTransformation
 
 
-def make_scene(config: Any, prior: Prior) -> Scene:
-    """Field, background and optimiser of a recipe.
+def make_field(config: Any, channels: int = 3) -> Field:
+    """The field of a recipe: of colours in [0, 1], or of `channels` of a latent.
 
     Raises:
       ValueError: for an unknown `config.field.kind`.
@@ -95,42 +95,45 @@ def make_scene(config: Any, prior: Prior) -> Scene:
     def blob(points):
         return linear_blob(points, f.blob_scale, f.blob_radius)
 
-    activation = (lambda x: x) if config.latent else jax.nn.sigmoid
-    channels = prior.latent_channels if config.latent else 3
+    shared: dict[str, Any] = {
+        "channels": channels,
+        "radius": f.radius,
+        "blob": blob,
+        "feature_activation": (lambda x: x) if config.latent else jax.nn.sigmoid,
+    }
     if f.kind == "hash":
-        module: Any = HashGridField(
-            channels=channels,
-            radius=f.radius,
-            levels=f.levels,
-            table_size=f.table_size,
-            coarsest=f.coarsest,
-            finest=f.finest,
-            blob=blob,
-            feature_activation=activation,
+        return as_field(
+            HashGridField(
+                levels=f.levels,
+                table_size=f.table_size,
+                coarsest=f.coarsest,
+                finest=f.finest,
+                **shared,
+            )
         )
-    elif f.kind == "voxels":
-        module = VoxelField(
-            channels=channels,
-            radius=f.radius,
-            ball=f.radius,
-            size=f.voxels,
-            feature_std=f.feature_std,
-            blob=blob,
-            feature_activation=activation,
+    if f.kind == "voxels":
+        return as_field(
+            VoxelField(ball=f.radius, size=f.voxels, feature_std=f.feature_std, **shared)
         )
-    else:
-        raise ValueError(f"config.field.kind={f.kind!r} is not one of {FIELDS}")
+    raise ValueError(f"config.field.kind={f.kind!r} is not one of {FIELDS}")
+
+
+def make_scene(config: Any, prior: Prior) -> Scene:
+    """Field, background and optimiser of a recipe."""
+    channels = prior.latent_channels if config.latent else 3
+    field = make_field(config, channels)
     # A falling rate averages the noise of the last steps out of the surface.
     schedule = partial(
-        optax.cosine_decay_schedule, decay_steps=config.steps, alpha=f.learning_rate_last_share
+        optax.cosine_decay_schedule,
+        decay_steps=config.steps,
+        alpha=config.field.learning_rate_last_share,
     )
-    optimiser = optax.adam(schedule(f.learning_rate), b1=0.9, b2=0.99, eps=1e-15)
-    field = as_field(module)
+    optimiser = optax.adam(schedule(config.field.learning_rate), b1=0.9, b2=0.99, eps=1e-15)
     if not config.background.learnt:
         return Scene(field, None, optimiser)
     b = config.background
-    texture = as_field(TextureBackground(channels=channels, std=b.std))
-    field, behind = with_background(field, texture)
+    texture = TextureBackground(channels=channels, std=b.std)
+    field, behind = with_background(field, as_field(texture))
     slow = optax.adam(schedule(b.learning_rate), b1=0.9, b2=0.99, eps=1e-15)
     both = optax.multi_transform(
         {"field": optimiser, "background": slow}, {"field": "field", "background": "background"}

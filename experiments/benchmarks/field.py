@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import interleaved
-from experiments.distill import make_field
+from experiments.recipe import make_field
 from experiments.table import format_table
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.timing import interleaved
-from experiments.distill import make_field
+from experiments.recipe import make_field
 from experiments.table import format_table
 from geojax.geometry.camera_sampling import orbit
 from geojax.methods.radiance import render

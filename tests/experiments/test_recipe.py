@@ -6,9 +6,7 @@ import pytest
 
 from configs.distill import stable_diffusion, worlds
 from experiments import distill, recipe
-from geojax.diffusion.schedule import scaled_linear
 from geojax.methods import score_distillation as family
-from geojax.priors.mixture import mixture_prior
 
 RESIDUALS = {
     "sjc": family.sds,
@@ -54,9 +52,8 @@ def test_unknown_names_are_refused_with_those_known():
         distill.check_config(config, "a red mug")
     config = worlds.get_config()
     config.field.kind = "mesh"
-    prior = mixture_prior(scaled_linear(), jax.numpy.zeros((1, 2, 2, 3)), 0.1, ["a"])
     with pytest.raises(ValueError, match=r"config\.field.kind='mesh'"):
-        recipe.make_scene(config, prior)
+        recipe.make_field(config)
 
 
 def test_what_does_not_go_together_is_refused():
