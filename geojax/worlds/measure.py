@@ -139,6 +139,39 @@ def volume_score(
     return best
 
 
+def pieces(occupied: Bool[np.ndarray, "N N N"], least: float = 0.01) -> int:
+    """How many separate pieces a reconstruction has; the exact solids have one.
+
+    An overlap hardly sees that a handle floats beside its cup.
+
+    Args:
+      occupied: filled cells; cells that touch at a corner belong together.
+      least: share of the filled cells below which a piece is dust.
+    """
+    labels, count = ndimage.label(occupied, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return int(np.count_nonzero(sizes >= least * max(1, sizes.sum())))
+
+
+def two_faced(kind: str, occupied: Bool[np.ndarray, "N N N"], bound: float) -> float:
+    """How much more a reconstruction looks the same from front and back than the exact solid does.
+
+    The IoU of the reconstruction with itself turned by half a turn, less that of the exact solid:
+    0 where they are alike, and up to 1; what has two faces or two chimneys is above 0. For kinds
+    that are the same after half a turn it says nothing, and is about 0 or below.
+
+    Args:
+      kind: one of `solids.KINDS`.
+      occupied: cells of [-bound, bound]^3 that the reconstruction fills.
+      bound: half side of the grid, world units.
+    """
+    points = jnp.asarray(grid_points(occupied.shape[0], bound))
+    exact = np.asarray(solids.signed_distance(kind, points)) < 0.0
+    filled = ndimage.binary_fill_holes(occupied)
+    overlaps = [intersection_over_union(x, x[::-1, ::-1]) for x in (filled, exact)]
+    return overlaps[0] - overlaps[1]
+
+
 def turned_camera(camera: Camera, yaw: float) -> Camera:
     """Cameras that see the unturned solid as the given ones see it turned by `yaw`."""
     c, s = math.cos(-yaw), math.sin(-yaw)
