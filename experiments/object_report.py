@@ -129,9 +129,8 @@ def measure_object(
     if solids.KINDS[kind].cavity:
         hull = np.asarray(pictures(state, measure.hull_views()).opacity) > 0.5
     density = density_grid(pictures, state, 64, config.field.radius)
-    volume = measure.volume_score(
-        kind, density > config.density_threshold, config.field.radius, hull
-    )
+    occupied = density > config.density_threshold
+    volume = measure.volume_score(kind, occupied, config.field.radius, hull)
     silhouette, depth = measure.picture_scores(
         kind,
         views.camera,
@@ -144,6 +143,8 @@ def measure_object(
         "yaw_degrees": float(np.degrees(volume.yaw)),
         "silhouette_iou": silhouette,
         "depth_error": None if math.isnan(depth) else depth,  # JSON has no NaN
+        "pieces": measure.pieces(occupied),
+        "two_faced": measure.two_faced(kind, occupied, config.field.radius),
     }
     if (Path(config.model) / "judge").is_dir():
         rank, first = judge_rank(Path(config.model), np.clip(rendering.rgb, 0, 1), kind, colour)

@@ -33,7 +33,7 @@ PROMPTS: tuple[str, ...] = (
 )
 """Held-out pairs of colour and kind; every other one is of a kind that no turn maps to itself."""
 
-FIGURES = ("iou", "silhouette_iou", "depth_error", "opacity", "seconds")
+FIGURES = ("iou", "silhouette_iou", "depth_error", "pieces", "two_faced", "opacity", "seconds")
 
 
 def mean_and_spread(values: Sequence[float | None]) -> dict[str, float | None]:
@@ -124,7 +124,7 @@ def object_table(result: dict[str, Any]) -> str:
         text = []
         for name in FIGURES:
             mean, std = entry[name]["mean"], entry[name]["std"]
-            digits = 0 if name == "seconds" else 3
+            digits = {"seconds": 0, "pieces": 1}.get(name, 3)
             text.append(f"{number(mean, digits)} +- {number(std, digits)}")
         return text
 

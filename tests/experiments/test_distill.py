@@ -67,6 +67,7 @@ def test_a_prompt_becomes_an_object_and_a_killed_run_the_same_one(family, tmp_pa
     assert 0.0 <= summary["silhouette_iou"] <= 1.0
     assert 1 <= summary["judge_rank"] <= 96
     assert "depth_error" in summary
+    assert summary["pieces"] >= 0 and -1.0 <= summary["two_faced"] <= 1.0
     for name in ("views.png", "turntable.mp4", "mesh.glb", "config.json"):
         assert (whole / name).stat().st_size > 100, name
     assert sorted(p.name for p in (whole / "progress").iterdir()) == ["000006.png", "000012.png"]
