@@ -149,6 +149,13 @@ def own_training(config: Any) -> OwnTraining | None:
     return OwnTraining(config.own.rank, optimiser, config.own.velocity)
 
 
+def sample_capacity(config: Any, large: bool) -> int:
+    """Most samples a step evaluates: `config.capacity` at the small size, as many a ray at the
+    large one."""
+    growth = config.large_size / config.small_size if large else 1.0
+    return round(growth**2 * config.capacity)
+
+
 def make_step(
     config: Any,
     prior: Prior,
@@ -162,7 +169,6 @@ def make_step(
     devices = math.gcd(jax.device_count(), config.views)
     # "Auto": the compiler places what the step does not.
     mesh = jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
-    growth = (config.large_size // config.small_size) ** 2 if large else 1
     size = config.large_size if large else config.small_size
     return text_to_3d.distillation_step(
         prior,
@@ -174,7 +180,7 @@ def make_step(
         distribution=CameraDistribution(**config.cameras),
         radius=config.field.radius,
         samples=config.samples,
-        capacity=config.capacity * growth,
+        capacity=sample_capacity(config, large),
         shaded=shaded,
         ambient=config.ambient,
         textureless=config.textureless,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import distill
+from experiments import distill, recipe
 from experiments.benchmarks.timing import interleaved
 from experiments.table import format_table
 from geojax.geometry.camera_sampling import CameraDistribution, sample_views
@@ -29,7 +29,6 @@ def _measure_step(
 ) -> dict[str, float]:
     prior, field = tools.prior, tools.field
     size = config.large_size if large else config.small_size
-    growth = (config.large_size // config.small_size) ** 2 if large else 1
     prompt = text_to_3d.embed_views(
         prior, "a red mug", config.view_suffixes, np.radians(config.view_elevations)
     )
@@ -54,7 +53,7 @@ def _measure_step(
             background=text_to_3d.random_backgrounds(keys[3], config.views),
             light=light if shaded else None,
             occupancy=grid,
-            capacity=config.capacity * growth,
+            capacity=recipe.sample_capacity(config, large),
         ).rgb
         if size == prior.image_size:
             return rgb

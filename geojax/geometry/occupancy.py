@@ -94,16 +94,38 @@ class Compaction(NamedTuple):
     dropped: Float[Array, ""]
 
 
+def thinned(rank: Int[Array, "*b"], share: Float[Array, ""]) -> Int[Array, "*b"]:
+    """floor(rank share) for ranks in [0, 2^31), in integers: each is 0 or 1 over the one before.
+
+    A float32 product would be wrong from rank 2^24 on, where neighbouring ranks are one number.
+    `share` in [0, 1] is taken as a fraction of 2^32, at most a millionth under what it is.
+    """
+    fraction = (share * (1.0 - 2.0**-22) * 2.0**32).astype(jnp.uint32)
+    high, low = rank.astype(jnp.uint32) >> 16, rank.astype(jnp.uint32) & 0xFFFF
+    top, rest = fraction >> 16, fraction & 0xFFFF
+    # The upper half of a 64-bit product, by its four parts of 16 x 16 bits.
+    carried = (low * rest >> 16) + (high * rest & 0xFFFF) + (low * top & 0xFFFF)
+    slot = high * top + (high * rest >> 16) + (low * top >> 16) + (carried >> 16)
+    return slot.astype(jnp.int32)
+
+
 def compact(mask: Bool[Array, "R S"], capacity: int) -> Compaction:
     """Pack the True entries of ``mask`` into ``capacity`` slots.
 
     When there are more of them than slots, every n-th is left out along the list, so that each
     ray loses the same fraction (up to one sample). The caller makes up for it by giving the kept
     samples 1 / (1 - dropped) of their length, which keeps the optical depth right on average.
+
+    Raises:
+      ValueError: a capacity below 1, or 2^31 samples and more, which int32 cannot count.
     """
     if capacity < 1:
         raise ValueError(f"capacity must be at least 1, got {capacity}")
     rays, samples = mask.shape
+    if mask.size >= 2**31:
+        raise ValueError(
+            f"{rays} rays of {samples} samples are {mask.size}, 2^31 or more: render in chunks"
+        )
     # Rank of each sample in the list: inside the row by a product, across rows by a sum.
     before = exclusive_sum(mask.astype(jnp.float32)).astype(jnp.int32)
     counts = jnp.sum(mask, axis=-1, dtype=jnp.int32)
@@ -111,11 +133,10 @@ def compact(mask: Bool[Array, "R S"], capacity: int) -> Compaction:
     rank = before + (jnp.cumsum(counts) - counts)[:, None]
     # Slots are a non-decreasing function of the rank that skips none: a sample is kept when its
     # slot differs from that of the one before it. Exact identity when everything fits.
-    keep_ratio = jnp.minimum(1.0, capacity / jnp.maximum(total, 1).astype(jnp.float32))
-    slot_of = lambda r: jnp.floor(r.astype(jnp.float32) * keep_ratio).astype(jnp.int32)  # noqa: E731
+    share = jnp.minimum(1.0, capacity / jnp.maximum(total, 1).astype(jnp.float32))
     fits = total <= capacity
-    slot = jnp.where(fits, rank, slot_of(rank))
-    kept = mask & (fits | (rank == 0) | (slot != slot_of(rank - 1))) & (slot < capacity)
+    slot = jnp.where(fits, rank, thinned(rank, share))
+    kept = mask & (fits | (rank == 0) | (slot != thinned(rank - 1, share))) & (slot < capacity)
     target = jnp.where(kept, slot, capacity).reshape(-1)
     index = jnp.zeros(capacity, jnp.int32)
     flat = jnp.arange(rays * samples, dtype=jnp.int32)

@@ -67,6 +67,14 @@ def test_what_does_not_go_together_is_refused():
         distill.check_config(config, "a red mug")
 
 
+def test_the_capacity_grows_with_the_rays():
+    config = worlds.get_config()
+    assert recipe.sample_capacity(config, large=False) == config.capacity
+    assert recipe.sample_capacity(config, large=True) == 4 * config.capacity
+    config.small_size = 40  # 1.6 times as many pixels a side, which integers make 1
+    assert recipe.sample_capacity(config, large=True) == round(2.56 * config.capacity)
+
+
 def test_a_negative_prompt_changes_csd():
     config = worlds.get_config("csd")
     config.negative_prompt = "a grey cube"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from geojax.geometry import occupancy
 
 compact = jax.jit(occupancy.compact, static_argnums=1)
+thinned = jax.jit(occupancy.thinned)
 expand = jax.jit(occupancy.expand, static_argnums=(2, 3))
 update_grid = jax.jit(occupancy.update_grid, static_argnums=2)
 is_occupied = jax.jit(occupancy.is_occupied)
@@ -81,6 +82,25 @@ def test_large_lists_lose_no_slot_to_rounding():
     packed = compact(jnp.ones((2048, 128), bool), 2**18 - 3)
     kept = np.asarray(packed.sample)[np.asarray(packed.valid)]
     assert len(np.unique(kept)) == len(kept) >= 2**18 - 4
+
+
+@given(st.integers(0, 2**31 - 70), st.floats(1e-6, 1.0))
+def test_slots_of_any_rank_are_exact(start, share):
+    """Past 2^24 too, where float32 cannot tell one rank from the next."""
+    share = np.float32(share)
+    ranks = np.arange(start, start + 65, dtype=np.int32)
+    slots = np.asarray(thinned(ranks, share))
+    # At most a millionth under the share asked for, and never over it.
+    assert np.all(slots <= np.floor(ranks * np.float64(share)))
+    assert np.all(slots >= np.floor(ranks * np.float64(share) * (1 - 5e-7) - 1e-6))
+    assert np.all(np.isin(np.diff(slots), [0, 1]))
+    assert abs((slots[-1] - slots[0]) - 64 * share) <= 1.001
+
+
+def test_more_samples_than_int32_counts_are_refused():
+    mask = jax.ShapeDtypeStruct((2**22, 2**9), jnp.bool_)
+    with pytest.raises(ValueError, match="2147483648, 2\\^31 or more: render in chunks"):
+        jax.eval_shape(lambda m: occupancy.compact(m, 8), mask)
 
 
 def test_nothing_occupied():
