@@ -14,7 +14,7 @@ over a training is a random walk towards nothing in particular.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,33 +94,33 @@ def statistics(s: Sums) -> GradientStatistics:
 
 
 def gradient_statistics(
-    key: Key[Array, ""], draw: Callable[[Key[Array, ""]], Float[Array, "B *d"]], batches: int
-) -> GradientStatistics:
+    key: Key[Array, ""], draw: Callable[[Key[Array, ""]], Any], batches: int
+) -> Any:
     """Statistics of `batches` calls of `draw`; to be jitted by the caller.
 
-    The same key gives the same noise to any two draws that use theirs alike: models, prompts and
-    guidance scales are compared on common random numbers.
+    `draw` may give several gradients of the same noise, as a dict: models, prompts and guidance
+    scales are then compared on common random numbers.
 
     Args:
       key: consumed.
-      draw: key -> B gradients.
+      draw: key -> B gradients [B, *d], or a tree of such.
       batches: how many times it is called, at least 1 (2 if B is 1).
+
+    Returns:
+      `GradientStatistics`, or the same tree of them.
 
     Raises:
       ValueError: fewer than two draws.
     """
-    shape = jax.eval_shape(draw, key).shape
-    if batches < 1 or batches * shape[0] < 2:
-        raise ValueError(
-            f"{batches} batches of {shape[0]} draws: statistics need two draws or more"
-        )
+    shapes = jax.eval_shape(draw, key)
+    count = jax.tree.leaves(shapes)[0].shape[0]
+    if batches < 1 or batches * count < 2:
+        raise ValueError(f"{batches} batches of {count} draws: statistics need two draws or more")
 
-    def add(total: Sums, key: Key[Array, ""]) -> tuple[Sums, None]:
-        return jax.tree.map(jnp.add, total, sums(draw(key))), None
+    def add(total: Any, key: Key[Array, ""]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.tree.map(sums, draw(key))), None
 
-    size = 1
-    for side in shape[1:]:
-        size *= side
-    nothing = Sums(jnp.zeros(size), jnp.zeros(size), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+    empty = jax.eval_shape(lambda key: jax.tree.map(sums, draw(key)), key)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
     total, _ = jax.lax.scan(add, nothing, jax.random.split(key, batches))
-    return statistics(total)
+    return jax.tree.map(statistics, total, is_leaf=lambda leaf: isinstance(leaf, Sums))

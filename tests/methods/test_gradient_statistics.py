@@ -102,6 +102,19 @@ def test_without_a_condition_there_is_none(abar, variance):
     assert abs(float(found.cosine)) < 0.01
 
 
+def test_several_gradients_of_the_same_noise():
+    def draw(key):
+        noise = jax.random.normal(key, (10, 3))
+        return {"once": noise, "twice": 2.0 * noise, "other": {"shifted": noise + 1.0}}
+
+    found = gradient_statistics(jax.random.key(5), draw, 20)
+    alone = gradient_statistics(jax.random.key(5), lambda key: draw(key)["twice"], 20)
+    assert float(found["twice"].variance) == float(alone.variance)
+    np.testing.assert_allclose(
+        float(found["other"]["shifted"].variance), float(found["once"].variance), rtol=1e-4
+    )
+
+
 def test_weight_scales_variance_and_leaves_the_ratio():
     once, twice = toy(0.5, ALL), toy(0.5, ALL, scale=2.0)
     assert float(twice.variance) == pytest.approx(4.0 * float(once.variance), rel=1e-5)
