@@ -67,7 +67,9 @@ def write_inputs(folder: Path, file: Path) -> dict[str, int]:
         "noise": (1, side, side, channels),
     }
     rng = np.random.default_rng(0)
-    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    arrays: dict[str, Any] = {
+        name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()
+    }
     np.savez(file, t=np.full(2, 500, np.int32), **arrays)
     return {"latent": side, "image": image}
 

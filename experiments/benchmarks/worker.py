@@ -53,6 +53,8 @@ def serve(make: Callable[[], Callable[[], np.ndarray]]) -> None:
             answer["seconds"] = time.perf_counter() - started
             answer["cpu_seconds"] = time.process_time() - cpu
         elif command == "save":
+            if result is None:
+                raise ValueError("nothing to save: run first")
             np.save(argument, result)
         elif command == "peak":
             answer = {"loading": loading, "running": peak_bytes()}
@@ -96,7 +98,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            raise RuntimeError(f"{self._process.args} ended:\n{self._errors.read()[-4000:]}")
+            raise RuntimeError(f"{self._process.args} ended:\n{str(self._errors.read())[-4000:]}")
         return json.loads(line)
 
     def __exit__(self, *exception: object) -> None:
