@@ -98,7 +98,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            raise RuntimeError(f"{self._process.args} ended:\n{str(self._errors.read())[-4000:]}")
+            raise RuntimeError(f"{self._process.args!r} ended:\n{self._errors.read()[-4000:]}")
         return json.loads(line)
 
     def __exit__(self, *exception: object) -> None:
