@@ -1,0 +1,1 @@
+"""What the study binaries measure and draw."""
