@@ -23,6 +23,7 @@ from experiments.training.depth import train_depth
 from experiments.training.inpainting import train_inpainting
 from experiments.training.judge import train_judge
 from experiments.training.worlds import load_worlds
+from geojax.io.run_folder import open_run
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_worlds.py", lock_config=True)
 _OUT = flags.DEFINE_string("out", "runs/worlds-64", "Folder of this run; the same folder resumes.")
@@ -34,6 +35,9 @@ _STAGES = {
     "clip": train_clip,
     "depth": train_depth,
 }
+# A stage may be lengthened; anything else is another training.
+_MAY_CHANGE = (*(f"{stage}.steps" for stage in _STAGES), "checkpoint_seconds")
+_NEEDED_BYTES = 2**30
 _STAGE = flags.DEFINE_enum(
     "stage",
     "all",
@@ -50,10 +54,11 @@ def main(argv: list[str]) -> None:
     if stage not in ("all", "pictures", *config.stages):
         raise ValueError(f"--stage={stage} is not in this recipe, which has {config.stages}")
     use_every_core()
-    worlds = load_worlds(config, out)
-    for name in config.stages:
-        if stage in ("all", name):
-            _STAGES[name](config, worlds, out)
+    with open_run(out, config.to_dict(), _MAY_CHANGE, _NEEDED_BYTES):
+        worlds = load_worlds(config, out)
+        for name in config.stages:
+            if stage in ("all", name):
+                _STAGES[name](config, worlds, out)
 
 
 if __name__ == "__main__":

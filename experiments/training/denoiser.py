@@ -1,6 +1,7 @@
 """The denoiser with its text encoder, end to end, on latents made once."""
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -67,6 +68,15 @@ def make_tokenise(folder: Path) -> Callable[[list[str]], np.ndarray]:
     return tokenise
 
 
+def encoding_key(config: Any, family: Path) -> str:
+    """Short digest of what encoded pictures depend on: another autoencoder, other latents."""
+    weights = sorted((family / "vae").glob("*.safetensors"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in weights))
+    fields = (config.seed, config.unet.latents, config.views_per_kind, config.rooms)
+    digest.update(repr((*fields, config.rooms_share, config.image_size)).encode())
+    return digest.hexdigest()[:12]
+
+
 def encoded_pictures(
     config: Any, pool: pictures.Pool, file: Path, encode: Callable[[np.ndarray], jax.Array]
 ) -> tuple[np.ndarray, pictures.Batch]:
@@ -94,7 +104,10 @@ def train_denoiser(config: Any, worlds: Worlds, out: Path) -> None:
     family, settings = out / config.family, config.unet
     codec = load_codec(family)
     latent, labels = encoded_pictures(
-        config, worlds.objects, out / "unet" / "latents.npz", codec.encode
+        config,
+        worlds.objects,
+        out / "unet" / f"latents-{encoding_key(config, family)}.npz",
+        codec.encode,
     )
     logging.info("latents: %s, standard deviation %.3f", latent.shape, latent.std())
 

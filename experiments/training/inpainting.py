@@ -15,7 +15,12 @@ import numpy as np
 import optax
 from absl import logging
 
-from experiments.training.denoiser import load_codec, make_tokenise, write_denoiser
+from experiments.training.denoiser import (
+    encoding_key,
+    load_codec,
+    make_tokenise,
+    write_denoiser,
+)
 from experiments.training.family_configs import text_config, unet_config
 from experiments.training.loop import train, warmup_stable_decay
 from experiments.training.worlds import Captioned, Worlds, draw, loose_captions
@@ -67,7 +72,7 @@ def draw_holes(rng: np.random.Generator, drawn: Captioned) -> np.ndarray:
 def encode_draws(config: Any, worlds: Worlds, out: Path, encode: Any) -> Latents:
     """`config.unet.latents` draws with their holes, encoded; kept in files of `_AT_ONCE` draws."""
     factor = 2 ** (len(config.vae.channels) - 1)
-    folder = out / "inpainting" / "latents"
+    folder = out / "inpainting" / f"latents-{encoding_key(config, out / config.family)}"
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for i in range(config.unet.latents // _AT_ONCE):

@@ -41,6 +41,13 @@ def warmup_stable_decay(settings: Any) -> optax.Schedule:
     )
 
 
+def check_finite(name: str, step: int, metrics: Metrics) -> None:
+    """FloatingPointError when a figure of a step is not finite, naming them all."""
+    figures = {key: float(value) for key, value in metrics.items()}
+    if not all(math.isfinite(value) for value in figures.values()):
+        raise FloatingPointError(f"{name}: not finite at step {step}: {figures}")
+
+
 def train(
     name: str,
     state: TrainState,
@@ -78,9 +85,10 @@ def train(
             logging.info(
                 "%s %d/%d  %.2f steps/s  %.1f min left  %s", name, done, steps, rate, left, figures
             )
-            if not all(math.isfinite(float(v)) for v in metrics.values()):
-                raise FloatingPointError(f"{name}: not finite at step {done}: {figures}")
+            check_finite(name, done, metrics)
         if time.monotonic() - saved > checkpoint_seconds or done == steps:
+            # What is saved is gone on from: the last sound step stays the newest.
+            check_finite(name, done, metrics)
             checkpointer.save(done, state)
             write_png(folder / "preview.png", preview(state))
             saved = time.monotonic()

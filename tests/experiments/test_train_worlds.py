@@ -1,14 +1,21 @@
 """The embedded family's own training, tiny but whole: every stage, resumed, and read back."""
 
+import itertools
 import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from configs.train_worlds import get_config
 from experiments.object_report import judge_rank
+from experiments.training import loop
+from experiments.training.denoiser import encoding_key
+from geojax.io.checkpoint import Checkpointer
+from geojax.methods.train_state import init_state
 from geojax.priors.clip_score import load_clip
 from geojax.priors.depth import load_depth
 from geojax.priors.inpainting import inpainting_channels, load_inpainting
@@ -95,9 +102,46 @@ def test_the_same_command_goes_on_and_a_longer_one_adds_steps(trained, tmp_path)
     assert (out / "family" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() != before
 
 
+def test_another_recipe_in_the_same_folder_is_refused(trained):
+    done = train(trained, "--stage=vae", "--config.vae.kl_weight=0.5")
+    assert done.returncode != 0
+    assert "vae.kl_weight" in done.stderr and "0.5" in done.stderr
+
+
+def test_other_weights_of_the_autoencoder_make_other_latents(trained, tmp_path):
+    config = get_config()
+    family = shutil.copytree(trained / "family", tmp_path / "family")
+    before = encoding_key(config, family)
+    assert encoding_key(config, family) == before
+    config.seed = 1
+    assert encoding_key(config, family) != before
+    config.seed = 0
+    file = family / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert encoding_key(config, family) != before
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+    def step(state, x):
+        loss = jnp.where(state.step < 2, 1.0, jnp.nan)
+        return state._replace(step=state.step + 1), {"loss": loss}
+
+    def run_to(steps):
+        start = init_state(jax.random.key(0), {"a": jnp.zeros(2)}, optax.sgd(0.1))
+        batches = lambda start: itertools.repeat((np.zeros((2, 1)),))  # noqa: E731
+        preview = lambda state: np.zeros((8, 8, 3))  # noqa: E731
+        return loop.train("x", start, step, batches, steps, tmp_path, 0.0, preview)
+
+    assert int(run_to(2).step) == 2
+    with pytest.raises(FloatingPointError, match="not finite at step 3"):
+        run_to(5)
+    assert Checkpointer(tmp_path / "checkpoints").latest_step() == 2
+
+
 def test_the_scaling_factor_makes_latents_of_unit_variance(trained):
     config = json.loads((trained / "family" / "vae" / "config.json").read_text())
-    with np.load(trained / "unet" / "latents.npz") as stored:
+    (file,) = (trained / "unet").glob("latents-*.npz")
+    with np.load(file) as stored:
         latent = stored["latent"]
     assert config["scaling_factor"] > 0.0
     assert latent.std() == pytest.approx(1.0, rel=0.2)
