@@ -7,15 +7,13 @@ with its hole filled somehow (`hole_filling`); E, D encode and decode; q strengt
     (3) replaced   any network: after each step  z <- (1 - M) (alpha E(x_0) + s eps) + M z
     (4) result     x' = m D(z) + (1 - m) x
     (5) seam       (1)-(4) again, with the band along the hole's edge for a mask and x' for x_0
-    (6) match      D(z) + G((1 - m) (x - D(z))) / max(G(1 - m), 1/2)  in place of D(z) in (4),
-                   G a Gaussian blur: at the edge the mean error of what is known, within nothing
+    (6) match      D(z) + spread(x - D(z)) of `edge_matching`, in place of D(z) in (4)
 
 (2) Rombach et al. (2022), section 4.5. (3) is diffusers' way with a 4-channel model, eps the same
 in every step; with fresh noise and `resampling` for a sampler it is RePaint (Lugmayr et al. 2022,
 algorithm 1), the way to take where the network was not trained to inpaint. (4) is needed because D
 alters even what was not to change; it leaves a step in colour at the hole's edge, which (6) takes
-out (after normalised convolution, Knutsson and Westin 1993). (5) is where a fill or a replacement
-shows.
+out. (5) is where a fill or a replacement shows.
 """
 
 from collections.abc import Callable
@@ -26,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from geojax.diffusion.samplers import Constrain, Sampler, noised_start
+from geojax.methods.edge_matching import spread
 from geojax.methods.hole_filling import dilate, seam_band
 from geojax.methods.image_to_image import prompted
 from geojax.priors.inpainting import ConditionedPrior, inpainting_channels, latent_mask
@@ -93,20 +92,7 @@ def match_edge(painted: Image, image: Image, mask: Mask, sigma: float) -> Float[
     Returns:
       [B, H, W, 3] in [0, 1].
     """
-    blurs = []
-    for size in mask.shape[1:]:
-        at = np.arange(size)
-        weights = np.exp(-0.5 * ((at[:, None] - at[None]) / sigma) ** 2)
-        # What lies beyond the picture has no say.
-        weights /= weights.sum(axis=1, keepdims=True)
-        blurs.append(jnp.asarray(weights, painted.dtype))
-    known = (~mask)[..., None].astype(painted.dtype)
-    precise = jax.lax.Precision.HIGHEST
-    error, share = (
-        jnp.einsum("yh,bhwc,xw->byxc", blurs[0], x, blurs[1], precision=precise)
-        for x in (known * (image - painted), known)
-    )
-    return jnp.clip(painted + error / jnp.maximum(share, 0.5), 0.0, 1.0)
+    return jnp.clip(painted + spread(image - painted, mask, sigma), 0.0, 1.0)
 
 
 def inpaint_latent(
