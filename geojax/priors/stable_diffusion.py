@@ -272,3 +272,19 @@ def vae_codec(vae: VAE) -> tuple[Codec, Codec]:
         return jnp.clip(0.5 * image + 0.5, 0.0, 1.0)
 
     return encode, decode
+
+
+def decoder_of(params: Any) -> Any:
+    """The autoencoder's decoder out of a prior's parameters, to be tuned apart.
+
+    Raises:
+      ValueError: a model on pixels, which has none.
+    """
+    if "vae" not in params:
+        raise ValueError("a model on pixels has no autoencoder, and so no decoder to tune")
+    return params["vae"]["decoder"]
+
+
+def with_decoder(params: Any, decoder: Any) -> Any:
+    """A prior's parameters with another decoder."""
+    return {**params, "vae": {**params["vae"], "decoder": decoder}}
