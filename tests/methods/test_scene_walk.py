@@ -107,7 +107,7 @@ def test_the_decoder_is_tuned_to_what_is_known_and_its_original_kept():
     # The known half asks for gain 1, a hundredth of the weight for .8.
     np.testing.assert_allclose(rebuilt, 0.499, atol=5e-3)
     assert losses.shape == (60,) and float(losses[-1]) < 0.02 * float(losses[0])
-    np.testing.assert_array_equal(model.params["vae"]["decoder"]["gain"], 0.8)
+    np.testing.assert_array_equal(model.params["vae"]["decoder"]["gain"], jnp.float32(0.8))
     with lenient("standard"):
         same, _ = scene_walk.tune_decoder(
             model, model.params, z, picture, image, HOLE, optimiser=optax.adam(0.02), steps=0
