@@ -43,8 +43,8 @@ def warp_scene(*, splat: int = 3, dome_rows: int = 256) -> Scene:
         raise ValueError(f"splat={splat} must be at least 1 pixel")
 
     def start(height: int, width: int) -> WarpScene:
-        some = jnp.ones((1,))
-        cameras = Camera(jnp.eye(4)[None], some, some, some, some, height, width)
+        # An array each: one may not be donated twice.
+        cameras = Camera(jnp.eye(4)[None], *(jnp.ones((1,)) for _ in range(4)), height, width)
         frames = Frames(
             jnp.zeros((1, height, width, 3)),
             jnp.zeros((1, height, width)),
