@@ -54,7 +54,10 @@ def clean(
       hole: m.
       reach: of erosion and dilation in pixels; cracks up to twice as wide are filled.
     """
-    opened = dilate(erode(hole[None], reach), reach)[0] & hole
+    # Beyond the picture nothing is known: a strip along its border is no crack, however thin.
+    margin = 2 * reach
+    around = jnp.pad(hole, margin, constant_values=True)
+    opened = dilate(erode(around[None], reach), reach)[0, margin:-margin, margin:-margin] & hole
     cracks = hole & ~opened
     near = ~hole & (depth > 0)
     disparity = jnp.where(near, 1.0 / jnp.where(near, depth, 1.0), 0.0)

@@ -11,25 +11,8 @@ from PIL.ExifTags import IFD, Base
 
 from experiments import depth
 from geojax.io.media import read_image
-from geojax.models.dpt import DPT, DPTConfig
 from geojax.priors.depth import DepthModel
-from geojax.priors.depth_input import HALF, DepthInput
-from geojax.weights.model_folder import save_model
 from tests.experiments.binaries import run, strict_json
-from tests.golden import depth_models
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """The folder of a DPT with two blocks and two maps."""
-    fields = {**depth_models.DPT_TINY, "num_hidden_layers": 2, "backbone_out_indices": [0, 1]}
-    fields |= {"neck_hidden_sizes": [8, 12], "reassemble_factors": [2, 1]}
-    config = DPTConfig.from_dict(fields)
-    path = tmp_path_factory.mktemp("depth") / "model"
-    settings = DepthInput(32, 32, True, 8, "cubic", HALF)
-    params = depth_models.parameters(DPT(config))
-    save_model(path, params, config.to_dict(), preprocessor=settings.to_dict())
-    return path
 
 
 def write_picture(path, mode="RGB", size=(40, 30), tags=None, orientation=None):
@@ -45,7 +28,7 @@ def write_picture(path, mode="RGB", size=(40, 30), tags=None, orientation=None):
     return path
 
 
-def test_a_folder_of_pictures_of_every_kind(model, tmp_path):
+def test_a_folder_of_pictures_of_every_kind(depth_folder, tmp_path):
     """RGBA, grey, and one turned by its EXIF, with a lens of its own; twice."""
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -55,7 +38,7 @@ def test_a_folder_of_pictures_of_every_kind(model, tmp_path):
     write_picture(folder / "c.jpg", tags=tags, size=(30, 40), orientation=6)
     (folder / "notes.txt").write_text("no picture")
     out = tmp_path / "out"
-    flags = [f"--image={folder}", f"--model={model}", f"--out={out}"]
+    flags = [f"--image={folder}", f"--model={depth_folder}", f"--out={out}"]
     done = run("depth", *flags)
     assert done.returncode == 0, done.stderr
     summary = strict_json((out / "summary.json").read_text())

@@ -1,6 +1,5 @@
 """The suites of the editor: figures with known answers, and each of them whole on tiny models."""
 
-import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -8,18 +7,12 @@ import numpy as np
 import pytest
 
 from experiments.evaluation import clip_pair, depth, inpainting, unseen
-from geojax.models.clip import CLIPTextConfig
-from geojax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
-from geojax.models.unet import UNet
 from geojax.priors.clip_score import CLIPScore
 from geojax.priors.depth import DepthModel
-from geojax.weights.folder import load_config, save_component
-from geojax.weights.model_folder import ClipInput, save_model
 from geojax.worlds import captions, pictures, room_pictures, solids
 from tests.experiments import plain_colours
 from tests.experiments.binaries import run, strict_json
 from tests.tiny_family import IMAGE_SIZE
-from tests.weights.tiny_family import UNET, random_params
 
 HOLE = np.zeros((2, 8, 8), bool)
 HOLE[0, 2:6, 2:6] = HOLE[1, :, :4] = True
@@ -245,40 +238,6 @@ def test_depth_of_unseen_rooms(monkeypatch, tmp_path):
         assert entry["worst"] == pytest.approx(values.max(), rel=1e-4)
     assert len(found["pictures"]) == 4
     assert (tmp_path / "depth.png").is_file()
-
-
-@pytest.fixture(scope="module")
-def clip_folder(family, tmp_path_factory):
-    fields = load_config(family / "text_encoder", "CLIPTextModel")
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=IMAGE_SIZE,
-        patch_size=8,
-    )
-    config = CLIPConfig(CLIPTextConfig.from_dict(fields), vision, projection_dim=8)
-    params = random_params(CLIP(config))
-    params["logit_scale"] = np.float32(2.0)
-    folder = tmp_path_factory.mktemp("clip") / "clip"
-    inputs = ClipInput(IMAGE_SIZE, IMAGE_SIZE).to_dict()
-    tokenizer = family / "tokenizer"
-    save_model(folder, params, config.to_dict(), tokenizer=tokenizer, preprocessor=inputs)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def inpainting_folder(family, tmp_path_factory):
-    """The tiny family with an UNet of 9 channels."""
-    folder = tmp_path_factory.mktemp("inpainting") / "family"
-    folder.mkdir()
-    for part in family.iterdir():
-        if part.name not in ("unet", "judge"):
-            (folder / part.name).symlink_to(part)
-    unet = UNet(dataclasses.replace(UNET, in_channels=9))
-    save_component(folder / "unet", random_params(unet), unet.config.to_dict())
-    return folder
 
 
 @pytest.mark.end_to_end

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from geojax.geometry.camera import Camera
 from geojax.methods import hole_cleanup
@@ -61,9 +62,11 @@ def test_beside_what_is_infinitely_far_a_crack_takes_the_near_depth():
     assert found.filled[:, 10].all() and not found.depth[:, 10].any()
 
 
-def test_a_hole_at_the_border_of_the_picture_stays():
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_hole_at_the_border_of_the_picture_stays(width):
+    """A camera that steps back by little opens a strip of one pixel: nothing is beyond it."""
     image, depth = plane()
-    hole = jnp.zeros((SIZE, SIZE), bool).at[:3, :].set(True)
+    hole = jnp.zeros((SIZE, SIZE), bool).at[:width].set(True).at[:, -width:].set(True)
     np.testing.assert_array_equal(clean(image, depth, hole).hole, hole)
 
 

@@ -1,0 +1,1 @@
+"""Parts of walk.py: the models compiled for a frame, the way, the records and the results."""
