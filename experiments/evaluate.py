@@ -6,6 +6,8 @@
     python -m experiments.evaluate --suite=inpaint --count=200 --out=runs/evaluate
     python -m experiments.evaluate --suite=clip --count=400 --out=runs/evaluate
     python -m experiments.evaluate --suite=depth --count=200 --out=runs/evaluate
+    python -m experiments.evaluate --suite=scene_walk --config=configs/walk/worlds.py --count=8 \
+        --frames=24 --out=runs/evaluate
 
 `text_to_3d` distils prompts that the prior was never trained on, each in a folder of its own under
 OUT: what is finished is not done again, and an interrupted one goes on. It writes table.json and
@@ -16,6 +18,8 @@ writes generate.json and generate.png.
 there, with the nearest known colours, and with another prompt by CLIP; it writes inpaint.json and
 inpaint.png. `clip` looks for the captions of unseen pictures among 100; it writes clip.json.
 `depth` compares the depth of unseen rooms with the truth; it writes depth.json and depth.png.
+`scene_walk` walks through unseen corridors from an exact first frame, by the mesh, by the plain
+warp, without what holds colours, and there and back; it writes scene_walk.json and a sheet a walk.
 """
 
 from pathlib import Path
@@ -28,12 +32,13 @@ from experiments.evaluation.depth import evaluate_depth
 from experiments.evaluation.inpainting import evaluate_inpainting
 from experiments.evaluation.objects import PROMPTS, evaluate_objects
 from experiments.evaluation.pictures import evaluate_pictures
+from experiments.evaluation.scene_walk import VARIANTS, evaluate_scene_walk
 from experiments.painting.inputs import EMBEDDED, EMBEDDED_INPAINTING
 from experiments.painting.sampling import SAMPLERS
 
 FLAGS = flags.FLAGS
 
-COUNT = {"generate": 96, "inpaint": 200, "clip": 400, "depth": 200}
+COUNT = {"generate": 96, "inpaint": 200, "clip": 400, "depth": 200, "scene_walk": 8}
 # The flags that only some suites look at; another one given is a mistake, and said so.
 SUITES = {
     "prompts": ("text_to_3d",),
@@ -47,6 +52,8 @@ SUITES = {
     "batch": ("inpaint",),
     "clip": ("inpaint", "clip"),
     "depth": ("depth",),
+    "frames": ("scene_walk",),
+    "variants": ("scene_walk",),
 }
 
 
@@ -59,7 +66,9 @@ def define_flags() -> None:
     flags.DEFINE_string("out", "runs/evaluate", "Folder of the runs and the tables.")
     flags.DEFINE_integer("prompts", 12, "text_to_3d: the first so many of PROMPTS.")
     flags.DEFINE_integer("seeds", 2, "text_to_3d: runs a prompt.", lower_bound=1)
-    flags.DEFINE_integer("count", None, f"How many pictures: {COUNT} by default.", lower_bound=1)
+    flags.DEFINE_integer(
+        "count", None, f"How many pictures or walks: {COUNT} by default.", lower_bound=1
+    )
     flags.DEFINE_integer("steps", 30, "Steps of the sampler.", lower_bound=1)
     flags.DEFINE_float("guidance", 4.0, "g of eps_u + g (eps_c - eps_u).")
     flags.DEFINE_enum("sampler", "ddim", SAMPLERS, "Sampler.")
@@ -68,6 +77,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("batch", 25, "inpaint: how many at a time.", lower_bound=1)
     flags.DEFINE_string("clip", str(EMBEDDED / "clip"), "inpaint, clip: folder of CLIP.")
     flags.DEFINE_string("depth", str(EMBEDDED / "depth"), "depth: folder of the depth model.")
+    flags.DEFINE_integer("frames", 24, "scene_walk: frames of a walk.", lower_bound=2)
+    flags.DEFINE_multi_enum(
+        "variants", list(VARIANTS), list(VARIANTS), "scene_walk: what to compare."
+    )
 
 
 def check_flags() -> None:
@@ -75,6 +88,8 @@ def check_flags() -> None:
     suite = FLAGS.suite
     if wrong := [f"--{n}" for n, of in SUITES.items() if FLAGS[n].present and suite not in of]:
         raise ValueError(f"--suite={suite} does not take {', '.join(wrong)}")
+    if suite == "scene_walk" and "method" not in FLAGS.config:
+        raise ValueError("--suite=scene_walk needs a recipe of configs/walk for --config")
     if not 1 <= FLAGS.prompts <= len(PROMPTS):
         raise ValueError(f"--prompts={FLAGS.prompts} must be in 1..{len(PROMPTS)}")
 
@@ -96,6 +111,8 @@ def main(argv: list[str]) -> None:
     elif suite == "inpaint":
         settings = {**sampling, "seam": FLAGS.seam, "batch": FLAGS.batch}
         evaluate_inpainting(FLAGS.model, FLAGS.clip, count, config.seed, out, **settings)
+    elif suite == "scene_walk":
+        evaluate_scene_walk(config, FLAGS.variants, count, FLAGS.frames, config.seed, out)
     elif suite == "clip":
         evaluate_clip(FLAGS.clip, count, config.seed, out)
     else:

@@ -108,7 +108,6 @@ def new_frame(
     config: Any,
     plan: Plan,
     models: walking.Models,
-    hands: walking.Hands,
     words: Words,
     scale: Alignment,
     index: int,
@@ -120,7 +119,7 @@ def new_frame(
     Raises:
       FloatingPointError: the frame is not finite.
     """
-    start, began = plan.start, time.monotonic()
+    start, hands, began = plan.start, models.hands, time.monotonic()
     clip_params = models.clip.params if models.clip else None
     text = words.texts[blend_at(plan.schedule, index)[0]]
     figures: dict[str, Any] = {}
@@ -133,6 +132,9 @@ def new_frame(
             models.prior.params, clip_params, key, known, condition, words.unconditional, text
         )
         picture, figures = hands.decode(models.prior.params, painting, known)
+        if len(painting.scores):
+            first, best = painting.scores[0], jnp.max(painting.scores)
+            figures = {**figures, "clip_first": first, "clip_chosen": best}
     if index == 0 and start.depth is not None:
         depth, far = jnp.asarray(start.depth), jnp.asarray(start.depth > config.farthest)
     else:
@@ -167,7 +169,7 @@ def walk(config: Any, plan: Plan, run: RunFolder, models: walking.Models) -> dic
       ValueError: the walk cannot go on; what it has made is kept, and its films are written.
       FloatingPointError: a frame is not finite.
     """
-    hands, start = walking.compile_hands(config, models), plan.start
+    start = plan.start
     words = embed(config, plan, models)
     scale = walking.first_scale(models, start.image, start.depth)
     scene = models.scene.start(start.camera.height, start.camera.width)
@@ -190,7 +192,7 @@ def walk(config: Any, plan: Plan, run: RunFolder, models: walking.Models) -> dic
                     except ValueError as error:
                         trouble = f"frame {index}: {error}"
                         break
-                record = new_frame(config, plan, models, hands, words, scale, index, camera, known)
+                record = new_frame(config, plan, models, words, scale, index, camera, known)
                 record.figures["step_share"] = share
                 results.write_frame(run.path, index, record)
                 write_record(run.path, index, record)

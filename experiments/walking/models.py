@@ -55,20 +55,31 @@ class Painting(NamedTuple):
     scores: Float[Array, "K"]
 
 
+class Hands(NamedTuple):
+    """The compiled functions of a walk: (parameters, arrays) -> arrays."""
+
+    paint: Any
+    decode: Any
+    depth: Any
+    score: Any
+
+
 class Models(NamedTuple):
-    """What is loaded once.
+    """What is loaded once, for any number of walks.
 
     Attributes:
       scene: the kind of scene.
       prior: paints.
       depth: predicts depth.
       clip: chooses and scores, or None.
+      hands: what is done with them.
     """
 
     scene: Scene
     prior: Prior | ConditionedPrior
     depth: DepthModel
     clip: CLIPScore | None
+    hands: Hands
 
 
 def load_models(config: Any) -> Models:
@@ -83,12 +94,10 @@ def load_models(config: Any) -> Models:
         "mesh": lambda: mesh_scene(antialias=config.antialias, dome_rows=config.dome_rows),
         "warp": lambda: warp_scene(splat=config.splat, dome_rows=config.dome_rows),
     }
-    return Models(
-        kinds[config.method](),
-        load_model("inpaint", config.model),
-        load_depth(config.depth.model),
-        load_clip(config.clip) if config.clip else None,
-    )
+    prior, depth = load_model("inpaint", config.model), load_depth(config.depth.model)
+    clip = load_clip(config.clip) if config.clip else None
+    hands = compile_hands(config, prior, depth, clip)
+    return Models(kinds[config.method](), prior, depth, clip, hands)
 
 
 def look(
@@ -122,18 +131,11 @@ _floaters = jax.jit(hole_cleanup.floaters, static_argnames=("border", "margin"))
 _clean = jax.jit(hole_cleanup.clean, static_argnames="reach")
 
 
-class Hands(NamedTuple):
-    """The compiled functions of a walk: (arrays) -> arrays, models passed as arguments."""
-
-    paint: Any
-    decode: Any
-    depth: Any
-    score: Any
-
-
-def compile_hands(config: Any, models: Models) -> Hands:
-    """Each compiles at its first call, once for all frames."""
-    prior, clip, pad = models.prior, models.clip, config.pad
+def compile_hands(
+    config: Any, prior: Prior | ConditionedPrior, depth_model: DepthModel, clip: CLIPScore | None
+) -> Hands:
+    """Each compiles at its first call, once for all frames of all walks of one size."""
+    pad = config.pad
     sampler = sampler_named(config.sampler)
 
     def padded(image: Array, hole: Array) -> tuple[Array, Array]:
@@ -201,9 +203,9 @@ def compile_hands(config: Any, models: Models) -> Hands:
     @jax.jit
     def depth(params, picture, known, scale) -> tuple[scene_walk.Completed, dict[str, Array]]:
         there, z = known.has_depth, known.clean.depth
-        before = scene_walk.predict(models.depth, params, picture, scale)
+        before = scene_walk.predict(depth_model, params, picture, scale)
         disparity, _ = scene_walk.tune_depth(
-            models.depth,
+            depth_model,
             params,
             picture,
             z,
