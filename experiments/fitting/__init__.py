@@ -1,0 +1,1 @@
+"""Parts of fit_nerf.py: the captured views, and what a fitted field leaves behind."""
