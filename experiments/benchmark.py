@@ -18,6 +18,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.benchmarks import distill_step, field, models, rays
+from experiments.errors import reported
 from geojax.io.atomic import write_json
 
 FLAGS = flags.FLAGS
@@ -75,4 +76,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("benchmark"):
+        app.run(main)

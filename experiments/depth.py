@@ -26,6 +26,7 @@ import numpy as np
 from absl import app, flags
 from jaxtyping import Bool, Float
 
+from experiments.errors import reported
 from experiments.painting.inputs import digest, read_picture
 from geojax.geometry.camera import focal_from_fov, look_at, pinhole, pixel_centers, unproject
 from geojax.geometry.intrinsics import focal_from_equivalent, focal_from_sensor
@@ -282,4 +283,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("depth"):
+        app.run(main)

@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import object_report, recipe
+from experiments.errors import reported
 from experiments.latent_pictures import LatentPictures
 from geojax.geometry.occupancy import full_grid
 from geojax.io.checkpoint import Checkpointer
@@ -202,4 +203,5 @@ def check_config(config: Any, prompt: str) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("distill"):
+        app.run(main)

@@ -27,6 +27,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.errors import reported
 from experiments.evaluation.clip_pair import evaluate_clip
 from experiments.evaluation.depth import evaluate_depth
 from experiments.evaluation.inpainting import evaluate_inpainting
@@ -121,4 +122,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("evaluate"):
+        app.run(main)

@@ -24,6 +24,7 @@ from typing import Any
 
 from absl import app, flags
 
+from experiments.errors import reported
 from experiments.painting import inputs, stories
 from experiments.painting.canvas import DIRECTIONS, prepare_outpaint, prepare_zoom
 from experiments.painting.editing import Result, prepare_image_to_image, prepare_inpaint
@@ -226,4 +227,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("paint"):
+        app.run(main)

@@ -21,6 +21,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import distill
+from experiments.errors import reported
 from experiments.evaluation.objects import run_object
 from experiments.studies import gradients, plots
 from experiments.table import format_table, number
@@ -200,4 +201,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("study_gradients"):
+        app.run(main)

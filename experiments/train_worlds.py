@@ -16,6 +16,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.devices import use_every_core
+from experiments.errors import reported
 from experiments.training.autoencoder import train_autoencoder
 from experiments.training.clip_pair import train_clip
 from experiments.training.denoiser import train_denoiser
@@ -62,4 +63,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    with reported("train_worlds"):
+        app.run(main)
