@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from geojax.io.run_folder import open_run
+from geojax.io.run_folder import check_run, open_run
 
 CONFIG = {"prompt": "a red mug", "steps": 400, "field": {"levels": 8, "bound": (1.0, 2.0)}}
 
@@ -33,12 +33,19 @@ def test_the_same_config_resumes(tmp_path):
         assert run.resumed
 
 
-def test_another_config_is_refused_with_both_values(tmp_path):
-    open_run(tmp_path, CONFIG).close()
+def begin(folder: Path, config: dict) -> None:
+    """A run that has made something."""
+    with open_run(folder, config):
+        (folder / "metrics.jsonl").write_text('{"step": 0}\n')
+
+
+@pytest.mark.parametrize("open_or_check", [open_run, check_run])
+def test_another_config_is_refused_with_both_values(tmp_path, open_or_check):
+    begin(tmp_path, CONFIG)
     before = snapshot(tmp_path)
     other = {"prompt": "a blue mug", "steps": 500, "field": {"levels": 8}, "new": None}
     with pytest.raises(ValueError) as error:
-        open_run(tmp_path, other, may_change=("steps",))
+        open_or_check(tmp_path, other, may_change=("steps",))
     text = str(error.value)
     assert "prompt: the run has 'a red mug', this command 'a blue mug'" in text
     assert "field.bound: the run has [1.0, 2.0], this command '(absent)'" in text
@@ -53,6 +60,42 @@ def test_a_field_that_may_change_is_written(tmp_path):
     with open_run(tmp_path, longer, may_change=("steps", "field")) as run:
         assert run.resumed
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 800
+
+
+def test_a_run_that_made_nothing_takes_another_config(tmp_path):
+    """What a run leaves that fails at its start: empty folders, an empty log, event files."""
+    open_run(tmp_path, CONFIG).close()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events").write_bytes(b"header")
+    other = {**CONFIG, "prompt": "a blue mug"}
+    before = snapshot(tmp_path)
+    assert check_run(tmp_path, other)
+    assert snapshot(tmp_path) == before
+    with open_run(tmp_path, other) as run:
+        assert not run.resumed
+        assert json.loads((tmp_path / "config.json").read_text())["prompt"] == "a blue mug"
+        # Another one may not take it from the process that has just started.
+        with pytest.raises(BlockingIOError):
+            open_run(tmp_path, CONFIG)
+    (tmp_path / "checkpoints" / "4").mkdir()
+    (tmp_path / "checkpoints" / "4" / "manifest").write_text("{}")
+    with pytest.raises(ValueError, match="prompt: the run has 'a blue mug'"):
+        open_run(tmp_path, CONFIG)
+
+
+def test_a_config_that_is_not_of_a_run_is_left_alone(tmp_path):
+    """Such as a model's."""
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ValueError, match="model_type: the run has 'clip'"):
+        open_run(tmp_path, CONFIG)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_checking_makes_no_folder(tmp_path):
+    assert not check_run(tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -79,6 +122,11 @@ def test_too_little_space_is_said_before_work(tmp_path, monkeypatch):
         open_run(tmp_path / "run", CONFIG, needed_bytes=200_000_000)
     assert not (tmp_path / "run").exists()
     open_run(tmp_path / "run", CONFIG, needed_bytes=4_000_000).close()
+    # What the run has written already is not needed a second time.
+    (tmp_path / "run" / "checkpoint").write_bytes(bytes(3_000_000))
+    open_run(tmp_path / "run", CONFIG, needed_bytes=7_900_000).close()
+    with pytest.raises(OSError, match="6 MB needed"):
+        open_run(tmp_path / "run", CONFIG, needed_bytes=9_000_000)
 
 
 def test_one_writer_at_a_time(tmp_path):
