@@ -13,7 +13,12 @@ Three ways, from coarse to fine:
          r = 2 - |a| / 90 deg:   c = r side + (1 - r) back           else
     (3)  bilinear in (a, e) over a table of prompts at K azimuths and E elevations: left and right
          are told apart, and so are the quarters between them.
+
+A text encoder cuts what is over its limit at the end, where the view is named: of a long prompt
+every side would be the same. So it is the prompt that is cut, before the name.
 """
+
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -25,6 +30,41 @@ _OVERHEAD = jnp.pi / 3.0
 def view_prompts(prompt: str) -> tuple[str, ...]:
     """The prompt with each of VIEW_NAMES after it: "a red mug, front view", ..."""
     return tuple(f"{prompt}, {name}" for name in VIEW_NAMES)
+
+
+def shorten_prompt(
+    cut: Callable[[Sequence[str]], Sequence[str]], prompt: str, suffixes: Sequence[str]
+) -> str:
+    """The longest beginning of a prompt, whole words where there are any, before which all fit.
+
+    Args:
+        cut: texts -> what of each is over the limit of tokens, "" where all of it fits.
+        prompt: any length.
+        suffixes: names of views, such as ", front view".
+
+    Raises:
+        ValueError: a suffix alone is over the limit.
+    """
+    # The longest in letters need not be so in tokens, so all are asked, each but once.
+    names = list(dict.fromkeys(suffixes))
+
+    def fits(beginning: str) -> bool:
+        return not any(cut([beginning + name for name in names]))
+
+    if fits(prompt):
+        return prompt
+    low, high = 0, len(prompt)  # in letters: `low` fit, `high` do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(prompt[:middle]) else (low, middle)
+    kept = prompt[:low]
+    words = kept.split()
+    if len(words) > 1 and not kept[-1].isspace() and not prompt[low].isspace():
+        kept = kept[: -len(words[-1])]
+    kept = kept.rstrip(" \t\n,;.")
+    if not kept:
+        raise ValueError(f"{max(names, key=len)!r} leaves no room for the prompt {prompt!r}")
+    return kept
 
 
 def view_index(azimuth: Float[Array, "*b"], elevation: Float[Array, "*b"]) -> Int[Array, "*b"]:

@@ -24,6 +24,43 @@ def test_names():
     )
 
 
+def cut_words(limit):
+    """A token a word and a comma, as of most tokenizers; letters beyond six of a word are more."""
+
+    def tokens(text):
+        return [w[i : i + 6] for w in text.replace(",", " ,").split() for i in range(0, len(w), 6)]
+
+    return lambda texts: [" ".join(tokens(text)[limit:]) for text in texts]
+
+
+NAMES = (", front view", ", side view, from above")
+
+
+def test_a_prompt_that_fits_is_left_alone():
+    assert view_prompts.shorten_prompt(cut_words(9), "a red mug", NAMES) == "a red mug"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept"),
+    [
+        ("a red mug that stands on its own", "a red mug"),  # the longer name takes six
+        ("a red, round mug", "a red"),  # no comma is left before the suffix's
+        ("an unpronounceable thing", "an"),  # not half of a word
+        ("unpronounceableunpronounceable", "unpronounceableunp"),  # unless there is but one
+    ],
+)
+def test_a_long_prompt_is_cut_and_never_the_name_of_the_view(prompt, kept):
+    cut = cut_words(9)
+    got = view_prompts.shorten_prompt(cut, prompt, NAMES)
+    assert got == kept
+    assert not any(cut([got + name for name in NAMES]))
+
+
+def test_a_name_over_the_limit_is_refused():
+    with pytest.raises(ValueError, match="leaves no room"):
+        view_prompts.shorten_prompt(cut_words(6), "a red mug", NAMES)
+
+
 @pytest.mark.parametrize("turn", [0, 360, -720])
 def test_thresholds(turn):
     azimuth = [0, 44, -44, 46, -46, 134, -134, 136, -136, 180, 0]
