@@ -17,18 +17,20 @@ Time grows with the pixels of the faces in view. Faces go by the size of their b
 pixels that holds it; each class is a loop over as many full batches as it has faces.
 """
 
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from geojax.geometry.camera import Camera, camera_rays
+from geojax.geometry.camera import Camera
 
 NEAR = 1e-3
 TOLERANCE = 1e-5
 TIE = 1e-6
-_WINDOWS = (2, 4, 16, 64)
+_WINDOWS = (2, 8, 64)
 _BATCH = 32768  # candidates evaluated at a time: they stay in the cache
 
 
@@ -46,6 +48,18 @@ class Fragments(NamedTuple):
     depth: Float[Array, "h w"]
 
 
+class _Corners(NamedTuple):
+    """Camera coordinates of the corners, an array an axis and corner: x[i], y[i], z[i].
+
+    Not an axis of 3 that is the innermost: XLA's CPU loops are over the innermost, and would be of
+    length 3.
+    """
+
+    x: tuple[Array, Array, Array]
+    y: tuple[Array, Array, Array]
+    z: tuple[Array, Array, Array]
+
+
 class _Boxes(NamedTuple):
     """Pixels [left, right] x [top, bottom] of each face, inclusive; empty where not in view."""
 
@@ -53,6 +67,14 @@ class _Boxes(NamedTuple):
     top: Int[Array, "F"]
     right: Int[Array, "F"]
     bottom: Int[Array, "F"]
+
+
+class _Class(NamedTuple):
+    """Faces whose box fits into a window: `members[:number]`; None for all, of which some do."""
+
+    window: int
+    members: Array | None
+    number: Array
 
 
 def supersampled(camera: Camera, k: int) -> Camera:
@@ -88,50 +110,51 @@ def rasterize(
     """
     height, width = camera.height, camera.width
     offset = vertices - camera.position[None]
-    local = jnp.matmul(offset, camera.rotation, precision=jax.lax.Precision.HIGHEST)
-    boxes, drawn = _boxes(local, faces, camera, near)
+    local = jnp.matmul(offset, camera.rotation, precision=jax.lax.Precision.HIGHEST).T
+    # The barriers keep XLA from computing all of it again for each class that looks at it.
+    corners = jax.lax.optimization_barrier(_corners(local, faces))
+    boxes, drawn = jax.lax.optimization_barrier(_boxes(corners, camera, near))
     drawn &= jnp.arange(faces.shape[0], dtype=jnp.int32) < count
     extent = jnp.maximum(boxes.right - boxes.left, boxes.bottom - boxes.top) + 1
+    extent = jnp.where(drawn, extent, 0)
+    largest = max(height, width)
+    windows = [1, *(w for w in _WINDOWS if 1 < w < largest), largest]
+    classes = [
+        _Class(1, None, jnp.asarray(faces.shape[0], jnp.int32)),
+        *(
+            _compacted(window, (extent > smaller) & (extent <= window))
+            for smaller, window in itertools.pairwise(windows)
+        ),
+    ]
 
     pixels = height * width
     nearest = jnp.full((pixels,), jnp.inf)
-    windows = [w for w in _WINDOWS if w < max(height, width)] + [max(height, width)]
-    classes, smallest = [], 0
-    for window in windows:
-        of = drawn & (extent > smallest) & (extent <= window)
-        (index,) = jnp.nonzero(of, size=faces.shape[0], fill_value=0)
-        classes.append((window, index.astype(jnp.int32), jnp.sum(of, dtype=jnp.int32)))
-        smallest = window
-    for window, index, number in classes:
+    for some in classes:
 
         def put_depth(nearest: Array, face: Array, at: Array, z: Array) -> Array:
             return nearest.at[at].min(z, mode="drop")
 
-        nearest = _each(
-            window, index, number, local, faces, boxes, camera, near, put_depth, nearest
-        )
+        nearest = _each(some, extent, corners, boxes, camera, near, put_depth, nearest)
     # What is that near, but for rounding: the pass is compiled anew, and may round in its own way.
     limit = nearest * (1.0 + TIE)
-    none = jnp.full((pixels,), faces.shape[0], jnp.int32)
-    first = none
-    for window, index, number in classes:
+    first = jnp.full((pixels,), faces.shape[0], jnp.int32)
+    for some in classes:
 
         def put_face(first: Array, face: Array, at: Array, z: Array) -> Array:
             wins = z <= limit.at[at].get(mode="fill", fill_value=-1.0)
             return first.at[jnp.where(wins, at, pixels)].min(face, mode="drop")
 
-        first = _each(window, index, number, local, faces, boxes, camera, near, put_face, first)
+        first = _each(some, extent, corners, boxes, camera, near, put_face, first)
     seen = (first < faces.shape[0]).reshape(height, width)
     face = jnp.where(seen, first.reshape(height, width), -1)
-    rays = camera_rays(camera)
-    direction = jnp.matmul(rays.directions, camera.rotation, precision=jax.lax.Precision.HIGHEST)
-    slope = direction[..., :2] / direction[..., 2:]
-    corners = local[faces[jnp.maximum(face, 0)]]  # [h, w, corner, axis]
-    weights, z, _ = _weights(corners, slope[..., 0], slope[..., 1])
+    columns, rows = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)
+    x = jnp.broadcast_to(((columns + (0.5 - camera.cx)) / camera.fx)[None], face.shape)
+    y = jnp.broadcast_to(((rows + (0.5 - camera.cy)) / camera.fy)[:, None], face.shape)
+    weights, z, _ = _weights(_corners(local, faces[jnp.maximum(face, 0)]), x, y)
     # Of the tolerated rim; elsewhere it changes nothing.
-    weights = jnp.maximum(weights, 0.0)
-    weights = weights / jnp.where(seen, jnp.sum(weights, axis=-1), 1.0)[..., None]
-    return Fragments(face, jnp.where(seen[..., None], weights, 0.0), jnp.where(seen, z, 0.0))
+    barycentric = jnp.maximum(jnp.stack(weights, axis=-1), 0.0)
+    barycentric /= jnp.where(seen, jnp.sum(barycentric, axis=-1), 1.0)[..., None]
+    return Fragments(face, jnp.where(seen[..., None], barycentric, 0.0), jnp.where(seen, z, 0.0))
 
 
 def interpolate(
@@ -142,93 +165,110 @@ def interpolate(
     return jnp.sum(corners * fragments.barycentric[..., None], axis=-2)
 
 
+def _corners(local: Float[Array, "3 V"], faces: Int[Array, "*b 3"]) -> _Corners:
+    """Corners of faces, shape *b each."""
+    a, b, c = (faces[..., i] for i in range(3))
+    x, y, z = ((axis[a], axis[b], axis[c]) for axis in local)
+    return _Corners(x, y, z)
+
+
 def _weights(
-    corners: Float[Array, "*b 3 3"], x: Float[Array, "*b"], y: Float[Array, "*b"]
-) -> tuple[Float[Array, "*b 3"], Float[Array, "*b"], Bool[Array, "*b"]]:
+    corners: _Corners, x: Array, y: Array
+) -> tuple[tuple[Array, Array, Array], Array, Array]:
     """Equations (1) to (3): b, z, and whether the face has an area as seen from the pixel."""
-    depth = corners[..., 2]
-    p = corners[..., 0] - x[..., None] * depth
-    q = corners[..., 1] - y[..., None] * depth
-    e = jnp.stack(
-        [
-            p[..., 1] * q[..., 2] - p[..., 2] * q[..., 1],
-            p[..., 2] * q[..., 0] - p[..., 0] * q[..., 2],
-            p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0],
-        ],
-        axis=-1,
-    )
-    total = jnp.sum(e, axis=-1)
+    p = [cx - x * cz for cx, cz in zip(corners.x, corners.z, strict=True)]
+    q = [cy - y * cz for cy, cz in zip(corners.y, corners.z, strict=True)]
+    e = [p[i - 2] * q[i - 1] - p[i - 1] * q[i - 2] for i in range(3)]
+    total = e[0] + e[1] + e[2]
     solid = jnp.abs(total) > 0
-    b = e / jnp.where(solid, total, 1.0)[..., None]
-    return b, jnp.sum(b * depth, axis=-1), solid
+    scale = 1.0 / jnp.where(solid, total, 1.0)
+    b = (e[0] * scale, e[1] * scale, e[2] * scale)
+    return b, b[0] * corners.z[0] + b[1] * corners.z[1] + b[2] * corners.z[2], solid
 
 
 def _boxes(
-    local: Float[Array, "V 3"], faces: Int[Array, "F 3"], camera: Camera, near: Array | float
+    corners: _Corners, camera: Camera, near: Array | float
 ) -> tuple[_Boxes, Bool[Array, "F"]]:
     """The pixels that a face may cover, and whether there are any."""
-    corners = local[faces]
-    ahead = corners[..., 2] >= near
-    # Where an edge crosses the near plane, the box holds the crossing in place of the corner.
-    others = jnp.roll(corners, -1, axis=1)
-    crossing = ahead != jnp.roll(ahead, -1, axis=1)
-    rise = others[..., 2] - corners[..., 2]
-    t = (near - corners[..., 2]) / jnp.where(crossing, rise, 1.0)
-    cut = corners + t[..., None] * (others - corners)
-    points = jnp.concatenate([corners, cut], axis=1)  # [F, 6, 3]
-    valid = jnp.concatenate([ahead, crossing], axis=1)
-    z = jnp.where(valid, jnp.maximum(points[..., 2], near), 1.0)
+    ahead = [z >= near for z in corners.z]
     bounds = []
-    for axis, (focal, centre, size) in enumerate(
-        ((camera.fx, camera.cx, camera.width), (camera.fy, camera.cy, camera.height))
+    for axis, focal, centre, size in (
+        (corners.x, camera.fx, camera.cx, camera.width),
+        (corners.y, camera.fy, camera.cy, camera.height),
     ):
-        at = focal * points[..., axis] / z + centre
+        low, high = jnp.full_like(axis[0], jnp.inf), jnp.full_like(axis[0], -jnp.inf)
+        for i in range(3):
+            at = focal * axis[i] / jnp.where(ahead[i], corners.z[i], 1.0) + centre
+            # Where the edge to the next corner crosses the near plane, the crossing counts too.
+            j = (i + 1) % 3
+            crossing = ahead[i] != ahead[j]
+            rise = corners.z[j] - corners.z[i]
+            t = (near - corners.z[i]) / jnp.where(crossing, rise, 1.0)
+            cut = focal * (axis[i] + t * (axis[j] - axis[i])) / near + centre
+            for place, valid in ((at, ahead[i]), (cut, crossing)):
+                low = jnp.minimum(low, jnp.where(valid, place, jnp.inf))
+                high = jnp.maximum(high, jnp.where(valid, place, -jnp.inf))
         # A hundredth of a pixel more on either side: rounding here must not lose a pixel.
-        low = jnp.min(jnp.where(valid, at, jnp.inf), axis=1) - 0.51
-        high = jnp.max(jnp.where(valid, at, -jnp.inf), axis=1) - 0.49
         bounds.append(
             (
-                jnp.clip(jnp.ceil(low), 0.0, float(size)).astype(jnp.int32),
-                jnp.clip(jnp.floor(high), -1.0, size - 1.0).astype(jnp.int32),
+                jnp.clip(jnp.ceil(low - 0.51), 0.0, float(size)).astype(jnp.int32),
+                jnp.clip(jnp.floor(high - 0.49), -1.0, size - 1.0).astype(jnp.int32),
             )
         )
     (left, right), (top, bottom) = bounds
-    finite = jnp.all(jnp.isfinite(corners), axis=(1, 2))
-    drawn = finite & jnp.any(ahead, axis=1) & (left <= right) & (top <= bottom)
+    drawn = (ahead[0] | ahead[1] | ahead[2]) & (left <= right) & (top <= bottom)
+    for value in (*corners.x, *corners.y, *corners.z):
+        drawn &= jnp.isfinite(value)
     return _Boxes(left, top, right, bottom), drawn
 
 
-def _each(window, index, number, local, faces, boxes, camera, near, put, state):
-    """`put(state, face, pixel, z)` of every covered pixel of the faces `index[:number]`.
+def _compacted(window: int, of: Bool[Array, "F"]) -> _Class:
+    """The faces marked, in their order."""
+    (index,) = jnp.nonzero(of, size=of.shape[0], fill_value=0)
+    return _Class(window, index.astype(jnp.int32), jnp.sum(of, dtype=jnp.int32))
+
+
+def _each(
+    some: _Class,
+    extent: Array,
+    corners: _Corners,
+    boxes: _Boxes,
+    camera: Camera,
+    near: Array | float,
+    put: Callable[[Array, Array, Array, Array], Array],
+    state: Array,
+) -> Array:
+    """`put(state, face, pixel, z)` for every pixel that faces of a class cover, in batches.
 
     A pixel that is not covered comes as one beyond the last.
     """
-    height, width = camera.height, camera.width
-    batch = min(max(_BATCH // window**2, 1), faces.shape[0])
+    height, width, window = camera.height, camera.width, some.window
+    total = extent.shape[0]
+    batch = min(max(_BATCH // window**2, 1), total)
     # The last batch is filled up with faces that cover nothing.
-    index = jnp.pad(index, (0, batch))
+    index = None if some.members is None else jnp.pad(some.members, (0, batch))
     steps = jnp.arange(window, dtype=jnp.int32)
 
-    def body(i, state):
+    def body(i: Array, state: Array) -> Array:
         own = i * batch + jnp.arange(batch, dtype=jnp.int32)
-        face = jax.lax.dynamic_slice(index, (i * batch,), (batch,))
+        if index is None:
+            face = jnp.minimum(own, total - 1)
+        else:
+            face = jax.lax.dynamic_slice(index, (i * batch,), (batch,))
         column = boxes.left[face][:, None] + steps[None]  # [batch, window]
         row = boxes.top[face][:, None] + steps[None]
         inside = (column <= boxes.right[face][:, None])[:, None, :]
         inside &= (row <= boxes.bottom[face][:, None])[:, :, None]
-        inside &= (own < number)[:, None, None]
+        of = (own < some.number) & (extent[face] > 0) & (extent[face] <= window)
         x = (column.astype(jnp.float32) + (0.5 - camera.cx)) / camera.fx
         y = (row.astype(jnp.float32) + (0.5 - camera.cy)) / camera.fy
-        shape = (batch, window, window)
-        corners = local[faces[face]][:, None, None]
-        b, z, solid = _weights(
-            jnp.broadcast_to(corners, (*shape, 3, 3)),
-            jnp.broadcast_to(x[:, None, :], shape),
-            jnp.broadcast_to(y[:, :, None], shape),
-        )
-        covered = inside & solid & (jnp.min(b, axis=-1) >= -TOLERANCE) & (z >= near)
+        here = jax.tree.map(lambda leaf: leaf[face][:, None, None], corners)
+        b, z, solid = _weights(here, x[:, None, :], y[:, :, None])
+        covered = inside & of[:, None, None] & solid & (z >= near)
+        for weight in b:
+            covered &= weight >= -TOLERANCE
         pixel = row[:, :, None] * width + column[:, None, :]
         pixel = jnp.where(covered, pixel, height * width)
-        return put(state, jnp.broadcast_to(face[:, None, None], shape), pixel, z)
+        return put(state, jnp.broadcast_to(face[:, None, None], pixel.shape), pixel, z)
 
-    return jax.lax.fori_loop(0, (number + batch - 1) // batch, body, state)
+    return jax.lax.fori_loop(0, (some.number + batch - 1) // batch, body, state)
