@@ -5,8 +5,9 @@
 
 --data is a folder with nerfstudio's transforms.json (a walk's is one), or with a text model of
 COLMAP. Depth and masks that it names are used; the scale of the scene may be any. Writes
-config.json, metrics.jsonl, checkpoints/, progress/, views.png, held_out.png, flight.mp4 and
-summary.json. The same command again resumes, bit for bit.
+config.json, metrics.jsonl, checkpoints/, progress/, views.png (the true pictures over the fitted),
+held_out.png (frames that were not fitted), flight.mp4 and summary.json. The same command again
+resumes, bit for bit. configs/fit_nerf/large.py is for frames of 512 x 512 and more.
 """
 
 import dataclasses
