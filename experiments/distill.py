@@ -6,12 +6,13 @@
 
 After the colon, another loss of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa.
 Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
-summary.json. The same command again resumes, bit for bit.
+summary.json. The same command again resumes, bit for bit. --config.stop_after=N ends after N steps
+for now, with a report of what is there; without it the same run goes on to its end.
 """
 
-import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,21 +25,29 @@ from ml_collections import config_flags
 from experiments import object_report, recipe
 from experiments.errors import reported
 from experiments.latent_pictures import LatentPictures
+from experiments.model_options import model_options
+from experiments.recipe_checks import check_config
+from experiments.spending import Spending, spent_before
 from geojax.geometry.occupancy import full_grid
+from geojax.io.atomic import write_json
 from geojax.io.checkpoint import Checkpointer
 from geojax.io.media import write_png
 from geojax.io.metric_log import MetricLog
-from geojax.io.run_folder import RunFolder, open_run
+from geojax.io.run_folder import RunFolder, check_run, open_run
 from geojax.methods import text_to_3d
 from geojax.methods.variational import OwnTraining, init_own_score
+from geojax.methods.view_prompts import shorten_prompt
 from geojax.models.fields import Field
 from geojax.priors.prior import Prior
 from geojax.priors.stable_diffusion import load_stable_diffusion
+from geojax.priors.text_condition import TextCondition
 
 FLAGS = flags.FLAGS
 
-_NEEDED_BYTES = 200 * 2**20
 _COLLAPSE_PATIENCE = 3  # pictures in a row
+_KEPT = 3  # checkpoints
+# `steps` may not change: the schedules of t, light, rate and weights are of that length.
+_MAY_CHANGE = ("stop_after", "checkpoint_every", "picture_every")
 
 
 def define_flags() -> None:
@@ -72,7 +81,7 @@ class Tools(NamedTuple):
 
 def prepare(config: Any) -> Tools:
     """Load the model of a recipe and make its steps; they compile when they are first called."""
-    prior = load_stable_diffusion(config.model)
+    prior = load_stable_diffusion(config.model, **model_options(config))
     scene, own = recipe.make_scene(config, prior), recipe.own_training(config)
     steps = {
         (large, shaded): recipe.make_step(config, prior, scene, own, large=large, shaded=shaded)
@@ -88,117 +97,161 @@ def prepare(config: Any) -> Tools:
     return Tools(prior, scene.field, scene.optimiser, steps, pictures, own)
 
 
-def open_object(config: Any, prompt: str, out: str | Path) -> RunFolder:
-    """Open the run of a prompt, new or to go on; see `open_run` for what it refuses."""
-    fields = {"prompt": prompt, **config.to_dict()}
-    return open_run(out, fields, ("steps", "checkpoint_every", "picture_every"), _NEEDED_BYTES)
+def last_step(config: Any) -> int:
+    """Steps at which a run ends, for now or for good."""
+    return min(config.stop_after or config.steps, config.steps)
 
 
-def distill(config: Any, prompt: str, run: RunFolder, tools: Tools) -> dict[str, Any]:
-    """Run a recipe to its end, from the last checkpoint if there is one; returns the summary."""
-    prior, field, optimiser, steps, pictures, training = tools
-    elevations = np.radians(config.view_elevations)
-    views = text_to_3d.embed_views(
-        prior, prompt, config.view_suffixes, elevations, config.negative_prompt
-    )
+def initial_state(config: Any, tools: Tools) -> text_to_3d.State:
+    """The state before the first step."""
     grid = full_grid(config.grid_resolution, config.field.radius)
     key = jax.random.key(config.seed)
     # `init_state` splits the key in two: the third key is neither.
-    own = training and init_own_score(jax.random.fold_in(key, 2), prior, training)
-    state = text_to_3d.init_state(key, field, optimiser, grid, own)
-    checkpointer = Checkpointer(run.checkpoints)
-    if checkpointer.latest_step() is not None:
-        state = checkpointer.restore(state)
-        print(f"resumed at step {int(state.step)}", flush=True)
+    own = tools.own and init_own_score(jax.random.fold_in(key, 2), tools.prior, tools.own)
+    return text_to_3d.init_state(key, tools.field, tools.optimiser, grid, own)
 
-    started, first, collapsed = time.monotonic(), int(state.step), 0
-    with MetricLog(
-        run.path, config.steps, first, shown=("opacity", "gradient_norm", "coherence", "t")
-    ) as log:
-        for step in range(first, config.steps):
-            large = step >= config.large_from * config.steps
-            lit = step >= config.shaded_from * config.steps
-            # A draw that depends on the step alone: a resumed run makes the same choices.
-            chance = np.random.default_rng((config.seed, step)).uniform()
-            shaded = lit and chance < config.shaded_share
-            state, metrics = steps[large, shaded](state, prior.params, views)
 
-            last = step + 1 == config.steps
-            figures = {name: float(value) for name, value in metrics.items()}
-            log.write(step, figures)
-            if cause := text_to_3d.non_finite_cause(figures):
-                raise FloatingPointError(f"step {step}: {cause}; the last checkpoint is sound")
-            if (step + 1) % config.picture_every == 0 or last:
-                picture = object_report.progress_picture(pictures, state, config.large_size)
-                write_png(run.path / "progress" / f"{step + 1:06d}.png", picture)
-                log.image(step, "views", picture)
+def needed_bytes(config: Any, tools: Tools) -> int:
+    """Most bytes that a run writes: checkpoints, one of them on its way, and all its pictures."""
+    leaves = jax.eval_shape(lambda: jax.tree.leaves(initial_state(config, tools)))
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    pictures = last_step(config) // config.picture_every + 1
+    steps = config.steps * 2**11  # lines of the log, and the same for TensorBoard
+    report = object_report.report_bytes(config)
+    return (_KEPT + 1) * state + steps + pictures * object_report.progress_bytes(config) + report
+
+
+def check_object(config: Any, prompt: str, out: str | Path) -> None:
+    """Raise what `open_object` would about the folder; for before the model is loaded."""
+    check_run(out, {"prompt": prompt, **config.to_dict()}, _MAY_CHANGE)
+
+
+def open_object(config: Any, prompt: str, out: str | Path, tools: Tools) -> RunFolder:
+    """Open the run of a prompt, new or to go on; see `open_run` for what it refuses."""
+    fields = {"prompt": prompt, **config.to_dict()}
+    return open_run(out, fields, _MAY_CHANGE, needed_bytes(config, tools))
+
+
+def embed_prompt(config: Any, prompt: str, prior: Prior) -> text_to_3d.PromptViews:
+    """The prompt from every side; one over the limit of tokens loses its end, with a warning."""
+    subject, embed = prompt, prior.embed
+    if isinstance(embed, TextCondition):
+        names = [name for row in config.view_suffixes for name in row]
+        subject = shorten_prompt(lambda texts: embed.tokenize(texts).cut, prompt, names)
+        if subject != prompt:
+            logging.warning(
+                "prompt over the limit of %d tokens: %r was cut from its end, so that the name of "
+                "the view fits after it",
+                embed.limit,
+                prompt[len(subject) :].strip(),
+            )
+    elevations = np.radians(config.view_elevations)
+    return text_to_3d.embed_views(
+        prior, subject, config.view_suffixes, elevations, config.negative_prompt
+    )
+
+
+def distill(
+    config: Any, prompt: str, run: RunFolder, tools: Tools, started: float | None = None
+) -> dict[str, Any]:
+    """Run a recipe to its end, from the last checkpoint if there is one; returns the summary.
+
+    Args:
+      config: the recipe.
+      prompt: what to make.
+      run: its folder.
+      tools: of the recipe.
+      started: `time.monotonic()` at which the work for this run began; now if not given.
+
+    Raises:
+      FloatingPointError: something is not finite; says what, and which checkpoint there is.
+    """
+    started = time.monotonic() if started is None else started
+    steps, pictures = tools.steps, tools.pictures
+    views = embed_prompt(config, prompt, tools.prior)
+    state = initial_state(config, tools)
+    metadata: dict[str, Any] = {}
+    with closing(Checkpointer(run.checkpoints, keep=_KEPT)) as checkpointer:
+        if checkpointer.latest_step() is not None:
+            _, state, metadata = checkpointer.load(state)
+            print(f"resumed at step {int(state.step)}", flush=True)
+        first, end, collapsed = int(state.step), last_step(config), 0
+        spending = Spending(started, spent_before(run.path, first, metadata))
+        shown = ("opacity", "gradient_norm", "coherence", "t", "dropped")
+        with MetricLog(run.path, end, first, shown=shown) as log:
+            for step in range(first, end):
+                large = step >= config.large_from * config.steps
+                lit = step >= config.shaded_from * config.steps
+                # A draw that depends on the step alone: a resumed run makes the same choices.
+                chance = np.random.default_rng((config.seed, step)).uniform()
+                shaded = lit and chance < config.shaded_share
+                state, metrics = steps[large, shaded](state, tools.prior.params, views)
+
+                last = step + 1 == end
+                figures = {name: float(value) for name, value in metrics.items()}
                 trouble = text_to_3d.collapse(figures["opacity"])
-                collapsed = collapsed + 1 if trouble else 0
-                if trouble and collapsed >= _COLLAPSE_PATIENCE:
-                    logging.error("step %d: the object has collapsed, it is %s", step, trouble)
-            if (step + 1) % config.checkpoint_every == 0 or last:
-                checkpointer.save(step + 1, state)
-        seconds = log.seconds
-    checkpointer.close()
-    print(f"{config.steps - first} steps in {time.monotonic() - started:.0f} s", flush=True)
+                log.write(step, figures | {"collapsed": float(trouble is not None)})
+                save = (step + 1) % config.checkpoint_every == 0 or last
+                cause = text_to_3d.non_finite_cause(figures)
+                if save and not cause and not _is_finite((state.params, state.own)):
+                    cause = "the field is no longer finite after its update (learning rate?)"
+                if cause:
+                    raise FloatingPointError(f"step {step}: {cause}; {_what_is_left(checkpointer)}")
+                if (step + 1) % config.picture_every == 0 or last:
+                    picture = object_report.progress_picture(pictures, state, config.large_size)
+                    write_png(run.path / "progress" / f"{step + 1:06d}.png", picture)
+                    log.image(step, "views", picture)
+                    collapsed = collapsed + 1 if trouble else 0
+                    if trouble and collapsed >= _COLLAPSE_PATIENCE:
+                        logging.error("step %d: the object has collapsed, it is %s", step, trouble)
+                if save:
+                    checkpointer.save(step + 1, state, spending.figures())
+            seconds = log.seconds
+    print(f"{max(0, end - first)} steps in {time.monotonic() - started:.0f} s", flush=True)
+    field = tools.field
     if isinstance(pictures, LatentPictures):
         field = pictures.coloured(state, config.large_size)
-    return object_report.write_report(config, prompt, field, state, pictures, run.path, seconds)
+    figures = object_report.write_report(config, prompt, field, state, pictures, run.path)
+    summary = {
+        "prompt": prompt,
+        "seed": config.seed,
+        "steps": int(state.step),
+        **spending.figures(),
+        "seconds_steps": round(seconds, 1),
+        **figures,
+    }
+    write_json(run.path / "summary.json", summary)
+    return summary
+
+
+def _is_finite(tree: Any) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(tree)))
+
+
+def _what_is_left(checkpointer: Checkpointer) -> str:
+    """Which checkpoint a run that fails leaves, once what is being written is written."""
+    checkpointer.wait()
+    step = checkpointer.latest_step()
+    if step is None:
+        return "no checkpoint was made before"
+    return f"the checkpoint of step {step} is from before and sound"
 
 
 def main(argv: list[str]) -> None:
     """Check the flags, open the run, distil."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
+    started = time.monotonic()
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
-    config, prompt = FLAGS.config, FLAGS.prompt
+    config, prompt, out = FLAGS.config, FLAGS.prompt, FLAGS.out
     check_config(config, prompt)
-    # The model first: one that cannot be loaded must not leave a run behind.
+    check_object(config, prompt, out)
+    # The model before the folder: one that cannot be loaded must not leave a run behind.
     tools = prepare(config)
-    with open_object(config, prompt, FLAGS.out) as run:
-        summary = distill(config, prompt, run, tools)
+    with open_object(config, prompt, out, tools) as run:
+        summary = distill(config, prompt, run, tools, started)
     for name, value in summary.items():
         print(f"{name:>20}  {value}")
-
-
-def check_config(config: Any, prompt: str) -> None:
-    """Refuse what could only fail later.
-
-    Raises:
-      ValueError: naming the field, its value and what was expected.
-      FileNotFoundError: the model is not there.
-    """
-    if not prompt.strip():
-        raise ValueError("--prompt is empty; expected a description such as 'a red mug'")
-    for name in ("steps", "checkpoint_every", "picture_every", "views", "samples", "grid_every"):
-        if config[name] < 1:
-            raise ValueError(f"config.{name} must be at least 1, got {config[name]}")
-    for name in ("small_size", "large_size"):
-        if config[name] < 8 or config[name] % 8:
-            raise ValueError(
-                f"config.{name} must be a positive multiple of 8, got {config[name]}; the nearest "
-                f"are {max(8, config[name] // 8 * 8)} and {(config[name] // 8 + 1) * 8}"
-            )
-    if config.small_size > config.large_size:
-        raise ValueError(
-            f"config.small_size={config.small_size} exceeds config.large_size={config.large_size}"
-        )
-    if config.latent and not (config.background.learnt and config.shaded_share == 0.0):
-        raise ValueError(
-            "config.latent=True needs config.background.learnt=True and config.shaded_share=0: "
-            "latents have neither a plain background nor a light"
-        )
-    if config.loss == "nfsd" and config.negative_prompt is None:
-        raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
-    recipe.choose_loss(config)
-    recipe.choose_times(config, 1000)
-    for name in ("t_first", "t_last"):
-        low, high = config[name]
-        if not 0.0 <= low < high <= 1.0:
-            raise ValueError(f"config.{name} must be 0 <= low < high <= 1, got {config[name]}")
-    for leaf in jax.tree.leaves(config.to_dict()):
-        if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise ValueError(f"the config holds {leaf}; every number must be finite")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import object_report
 from geojax.geometry.camera_sampling import ViewSample
-from geojax.methods.radiance import Rendering, render
+from geojax.methods.radiance import Rendering
 from geojax.methods.text_to_3d import BackgroundOf, State
 from geojax.models.fields import Field
 from geojax.priors.prior import Prior
@@ -27,28 +27,12 @@ class LatentPictures(object_report.Pictures):
     """As `Pictures`, for a field of the prior's latents before its own background."""
 
     def __init__(self, config: Any, field: Field, background: BackgroundOf, prior: Prior):
-        super().__init__(config, field)
+        super().__init__(config, field, background)
         self._field, self._factor = field, prior.image_size // prior.latent_size
-
-        def draw(state: State, camera: Any, *, normals: bool) -> Rendering:
-            return render(
-                field.apply,
-                state.params,
-                camera,
-                None,
-                samples=2 * config.samples,
-                radius=config.field.radius,
-                background=lambda directions: background(state.params, directions),
-                normals=normals,
-                occupancy=state.grid,
-                capacity=2 * config.capacity,
-                chunk=4096,
-            )
 
         def decode(latents: jax.Array) -> jax.Array:
             return prior.decode(prior.params, mean_pool(latents, self._factor))
 
-        self._draw = jax.jit(draw, static_argnames="normals")
         self._decode = jax.jit(decode)
 
     def __call__(self, state: State, views: ViewSample, *, normals: bool = False) -> Rendering:

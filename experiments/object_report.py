@@ -11,14 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from geojax.geometry.camera_sampling import ViewSample, orbit
-from geojax.io.atomic import write_json
 from geojax.io.media import color_depth, color_normals, grid, write_png, write_video
 from geojax.io.mesh_files import mesh_from_density, write_mesh
-from geojax.io.metric_log import peak_memory
 from geojax.methods.radiance import Rendering, render
-from geojax.methods.text_to_3d import State, collapse
+from geojax.methods.text_to_3d import BackgroundOf, State, collapse
 from geojax.models.fields import Field
 from geojax.models.judge import Judge, JudgeConfig, joint_log_probability
 from geojax.weights.folder import load_component, load_config
@@ -27,35 +26,53 @@ from geojax.worlds import captions, measure, solids
 _DISTANCE, _FOCAL = 1.45, 1.26  # the middle of the world's cameras
 _TURNTABLE_FRAMES = 48
 _BACKGROUND = 0.85
+_CHUNK = 4096  # rays
 
 
 class Pictures:
-    """Renders a state of a run without jitter, one view at a time, compiled once a size."""
+    """Renders a state of a run without jitter, one view at a time, compiled once a size.
 
-    def __init__(self, config: Any, field: Field):
-        def draw(state: State, camera: Any, *, normals: bool) -> Rendering:
+    Samples in empty space are skipped; none in occupied space is left out.
+    """
+
+    def __init__(self, config: Any, field: Field, background: BackgroundOf | None = None):
+        """`background` is learnt with the field; None is a plain grey."""
+        samples, capacity = 2 * config.samples, 2 * config.capacity
+
+        def draw(state: State, camera: Any, *, normals: bool, packed: bool) -> Rendering:
             return render(
                 field.apply,
                 state.params,
                 camera,
                 None,
-                samples=2 * config.samples,
+                samples=samples,
                 radius=config.field.radius,
-                background=_BACKGROUND,
+                background=(
+                    _BACKGROUND
+                    if background is None
+                    else lambda directions: background(state.params, directions)
+                ),
                 normals=normals,
                 occupancy=state.grid,
-                capacity=2 * config.capacity,
-                chunk=4096,
+                capacity=capacity if packed else None,
+                # Either way no more samples at a time than the capacity, where a ray allows it.
+                chunk=_CHUNK if packed else min(_CHUNK, max(1, capacity // samples)),
             )
 
-        self._draw = jax.jit(draw, static_argnames="normals")
+        self._draw = jax.jit(draw, static_argnames=("normals", "packed"))
         self.density = jax.jit(lambda params, points: field.apply(params, points)[0])
+
+    def _view(self, state: State, camera: Any, normals: bool) -> Rendering:
+        """One view: packed, which is several times faster, unless that would drop samples."""
+        seen = jax.device_get(self._draw(state, camera, normals=normals, packed=True))
+        if seen.dropped > 0.0:
+            seen = jax.device_get(self._draw(state, camera, normals=normals, packed=False))
+        return seen
 
     def __call__(self, state: State, views: ViewSample, *, normals: bool = False) -> Rendering:
         """Renderings of V views, as numpy arrays."""
         parts = [
-            jax.device_get(self._draw(state, views.camera[i : i + 1], normals=normals))
-            for i in range(len(views.azimuth))
+            self._view(state, views.camera[i : i + 1], normals) for i in range(len(views.azimuth))
         ]
         return jax.tree.map(lambda *leaf: np.concatenate([np.atleast_1d(x) for x in leaf]), *parts)
 
@@ -64,6 +81,18 @@ def progress_picture(pictures: Pictures, state: State, size: int) -> np.ndarray:
     """Four views in a row, to look at while the run goes on."""
     views = orbit(4, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
     return grid(np.clip(pictures(state, views).rgb, 0.0, 1.0)[None])
+
+
+def progress_bytes(config: Any) -> int:
+    """Most bytes of `progress_picture` as a PNG, and the same for TensorBoard."""
+    return 2 * (4 * 3 * (config.large_size + 8) ** 2 + 2**12)
+
+
+def report_bytes(config: Any) -> int:
+    """Most bytes that `write_report` writes."""
+    pictures = (_TURNTABLE_FRAMES + 3 * 8) * 3 * (config.picture_size + 16) ** 2
+    # Of a surface that fills the cube: vertices with colours and normals, and their triangles.
+    return pictures + 400 * config.mesh_resolution**2 + 2**16
 
 
 def density_grid(pictures: Pictures, state: State, resolution: int, radius: float) -> np.ndarray:
@@ -117,9 +146,14 @@ def measure_object(
     """Figures against the exact solid, where the prompt names one; else only the opacity."""
     views = measure.test_views(config.large_size)
     rendering = pictures(state, views)
+    opacity = float(np.mean(rendering.opacity))
+    trouble = collapse(opacity)
+    if trouble:
+        logging.error("the object has collapsed, it is %s", trouble)
     figures: dict[str, Any] = {
-        "opacity": float(np.mean(rendering.opacity)),
-        "collapsed": collapse(float(np.mean(rendering.opacity))),
+        "opacity": opacity,
+        "collapsed": trouble is not None,
+        "collapse": trouble,
     }
     subject = captions.parse_subject(prompt)
     if subject is None:
@@ -152,16 +186,37 @@ def measure_object(
     return figures
 
 
+def write_object_mesh(
+    config: Any, field: Field, state: State, pictures: Pictures, out: Path
+) -> str | None:
+    """Write mesh.glb; returns its name, or None where nothing is dense enough for a surface.
+
+    A mesh of an earlier state, which would pass for one of this, is then renamed.
+    """
+    file, threshold = out / "mesh.glb", config.density_threshold
+    density = density_grid(pictures, state, config.mesh_resolution, config.field.radius)
+    if not density.max() > threshold:
+        logging.warning(
+            "no mesh: the density is nowhere over config.density_threshold=%g, at most %.3g",
+            threshold,
+            density.max(),
+        )
+        if file.exists():
+            earlier = file.replace(out / "mesh_earlier.glb")
+            logging.warning("%s is of an earlier state: it is now %s", file, earlier.name)
+        return None
+    # Grid values lie at cell centres: half a cell inside the cube.
+    edge = config.field.radius * (1.0 - 1.0 / config.mesh_resolution)
+    mesh = mesh_from_density(density, threshold, (-edge,) * 3, (edge,) * 3)
+    colour = field.apply(state.params, jnp.asarray(mesh.vertices, jnp.float32))[1]
+    write_mesh(file, mesh._replace(colors=np.clip(np.asarray(colour), 0.0, 1.0)))
+    return file.name
+
+
 def write_report(
-    config: Any,
-    prompt: str,
-    field: Field,
-    state: State,
-    pictures: Pictures,
-    out: Path,
-    seconds: float,
+    config: Any, prompt: str, field: Field, state: State, pictures: Pictures, out: Path
 ) -> dict[str, Any]:
-    """Write views.png, turntable.mp4, mesh.glb and summary.json; returns the summary."""
+    """Write views.png, turntable.mp4 and mesh.glb; returns the figures of the object."""
     size = config.picture_size
     eight = orbit(8, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
     seen = pictures(state, eight, normals=True)
@@ -176,21 +231,5 @@ def write_report(
     turn = orbit(_TURNTABLE_FRAMES, np.radians(20.0), _DISTANCE, _FOCAL, size, size)
     frames = np.clip(pictures(state, turn).rgb, 0.0, 1.0)
     write_video(out / "turntable.mp4", frames, fps=16)
-
-    density = density_grid(pictures, state, config.mesh_resolution, config.field.radius)
-    if density.max() > config.density_threshold:
-        # Grid values lie at cell centres: half a cell inside the cube.
-        edge = config.field.radius * (1.0 - 1.0 / config.mesh_resolution)
-        mesh = mesh_from_density(density, config.density_threshold, (-edge,) * 3, (edge,) * 3)
-        colour = field.apply(state.params, jnp.asarray(mesh.vertices, jnp.float32))[1]
-        write_mesh(out / "mesh.glb", mesh._replace(colors=np.clip(np.asarray(colour), 0.0, 1.0)))
-    summary = {
-        "prompt": prompt,
-        "seed": config.seed,
-        "steps": int(state.step),
-        "seconds": round(seconds, 1),
-        "peak_memory_bytes": peak_memory().host,
-        **measure_object(config, prompt, field, state, pictures),
-    }
-    write_json(out / "summary.json", summary)
-    return summary
+    mesh = write_object_mesh(config, field, state, pictures, out)
+    return {"mesh": mesh, **measure_object(config, prompt, field, state, pictures)}

@@ -53,8 +53,12 @@ def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
 def _sds() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.model = "geojax/assets/worlds-64"
+    # Which files of it, and in which type: experiments/model_options.py.
+    for name in ("revision", "variant", "dtype", "lora", "tokenizer", "prediction_type"):
+        config[name] = ml_collections.config_dict.placeholder(str)
     config.seed = 0
-    config.steps = 400
+    config.steps = 400  # the schedules are of this length: another length is another run
+    config.stop_after = 0  # so many steps and no more, for now; 0: to the end
     config.checkpoint_every = 100
     config.picture_every = 50
 
@@ -70,6 +74,7 @@ def _sds() -> ml_collections.ConfigDict:
     config.field.feature_std = 0.1  # of the voxels at the start
     config.field.blob_scale = 10.0
     config.field.blob_radius = 0.3
+    config.optimiser = "adam"  # or "adan"
     config.field.learning_rate = 1e-2
     config.field.learning_rate_last_share = 0.1
 

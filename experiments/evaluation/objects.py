@@ -54,11 +54,11 @@ def run_object(
     """
     config = config.copy_and_resolve_references()
     config.seed = seed
-    with distill.open_object(config, prompt, folder) as run:
+    with distill.open_object(config, prompt, folder, tools) as run:
         file = run.path / "summary.json"
         if file.exists():
             summary = json.loads(file.read_text())
-            if summary["steps"] == config.steps:
+            if summary["steps"] == distill.last_step(config):
                 print(f"{folder}: finished before", flush=True)
                 return summary
         print(f"{folder}: {prompt!r}, seed {seed}", flush=True)

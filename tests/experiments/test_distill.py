@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -47,20 +48,23 @@ def kill_after_first_checkpoint(flags, folder):
 
 
 def test_a_prompt_becomes_an_object_and_a_killed_run_the_same_one(family, tmp_path):
-    flags = [f"--prompt={PROMPT}", *tiny_flags(family)]
+    # Room for every sample of a picture: one program draws them all, and not two.
+    flags = [f"--prompt={PROMPT}", *tiny_flags(family, capacity=2048)]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = run("distill", f"--out={whole}", *flags)
     assert done.returncode == 0, done.stderr[-3000:]
 
     # What was cut off the prompt is said.
-    assert "over the limit of 24 tokens" in done.stderr
+    assert done.stderr.count("over the limit of 24 tokens") == 1
     assert "in the middle of nowhere" in done.stderr
     assert "step 12/12" in done.stdout
 
     summary = strict_json((whole / "summary.json").read_text())
     assert summary["prompt"] == PROMPT
     assert (summary["seed"], summary["steps"]) == (0, 12)
-    assert summary["seconds"] > 0.0
+    # Loading and this report are work too.
+    assert summary["seconds"] > summary["seconds_steps"] > 0.0
+    assert summary["collapsed"] is (summary["collapse"] is not None)
     assert summary["peak_memory_bytes"] > 1e7
     assert 0.0 <= summary["opacity"] <= 1.0
     assert 0.0 <= summary["iou"] <= 1.0
@@ -72,6 +76,7 @@ def test_a_prompt_becomes_an_object_and_a_killed_run_the_same_one(family, tmp_pa
         assert (whole / name).stat().st_size > 100, name
     assert sorted(p.name for p in (whole / "progress").iterdir()) == ["000006.png", "000012.png"]
     assert [line["step"] for line in figures(whole)] == list(range(12))
+    assert all(0.0 <= line["dropped"] < 1.0 for line in figures(whole))
     assert {p.name for p in (whole / "checkpoints").iterdir()} >= {"4", "8", "12"}
 
     killed_flags = [f"--out={killed}", *flags]
@@ -137,18 +142,47 @@ def refused(tmp_path, said, *flags):
     """The binary fails, says why, and has not touched the disk."""
     out = tmp_path / "out"
     done = run("distill", f"--out={out}", *flags)
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert said in done.stderr, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].startswith("distill: ")
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_a_full_disk_is_said_before_work(family, tmp_path):
+    out = tmp_path / "out"
+    program = (
+        "import shutil\n"
+        "from collections import namedtuple\n"
+        "from absl import app\n"
+        "from experiments import distill\n"
+        "from experiments.errors import reported\n"
+        "usage = namedtuple('usage', 'total used free')(10**9, 10**9, 100_000)\n"
+        "shutil.disk_usage = lambda path: usage\n"
+        "distill.define_flags()\n"
+        "with reported('distill'):\n    app.run(distill.main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"--out={out}", "--prompt=a mug", *tiny_flags(family)],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "distill: not enough disk space for" in done.stderr
     assert not out.exists()
 
 
 def test_the_folder_of_another_run_is_left_alone(family, tmp_path):
-    out = tmp_path / "run"
+    """And said before the model is read, which could not be."""
+    out, model = tmp_path / "run", damage(family, tmp_path, truncate)
     with open_run(out, {"prompt": "a blue chair", "seed": 3}):
         (out / "metrics.jsonl").write_text('{"step": 0, "seconds": 1.0}\n')
     before = {p: p.read_bytes() for p in out.iterdir()}
-    done = run("distill", f"--out={out}", "--prompt=a red mug", *tiny_flags(family))
-    assert done.returncode != 0
+    done = run("distill", f"--out={out}", "--prompt=a red mug", *tiny_flags(model))
+    assert done.returncode == 1
     assert "prompt: the run has 'a blue chair', this command 'a red mug'" in done.stderr
     assert {p: p.read_bytes() for p in out.iterdir()} == before
 

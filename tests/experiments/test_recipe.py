@@ -1,7 +1,9 @@
 """What the recipes name: every variant, and what is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs.distill import stable_diffusion, worlds
@@ -65,6 +67,54 @@ def test_what_does_not_go_together_is_refused():
     config.negative_prompt = None
     with pytest.raises(ValueError, match=r"needs config\.negative_prompt"):
         distill.check_config(config, "a red mug")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("seed", -1, "at least 0, got -1"),
+        ("seed", 2**32, r"under 2\^32"),
+        ("stop_after", -1, "at least 0"),
+        ("capacity", 0, "at least 1, got 0"),
+        ("grid_resolution", 0, "at least 1"),
+        ("mesh_resolution", 1, "at least 2, got 1"),
+        ("picture_size", 0, "at least 8"),
+        ("field.levels", 0, "at least 1"),
+        ("field.table_size", 0, "at least 1"),
+        ("field.coarsest", 1, "at least 2"),
+        ("field.finest", 7, "is under config.field.coarsest=8"),
+        ("field.voxels", 1, "at least 2"),
+        ("field.radius", 0.0, "must be positive"),
+        ("field.learning_rate", 0.0, "must be positive"),
+        ("field.kind", "mesh", "is not one of"),
+        ("optimiser", "sgd", "is not one of adam, adan"),
+        ("dtype", "int8", "is not one of float32, bfloat16, float16"),
+    ],
+)
+def test_a_value_that_could_only_fail_later_is_refused(name, value, said):
+    config = worlds.get_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=f"{name.split('.')[-1]}.*{said}"):
+        distill.check_config(config, "a red mug")
+
+
+def test_an_optimiser_by_its_name(tmp_path):
+    """Both go downhill; Adan keeps the gradient before, which Adam has no use for."""
+    config, sizes = worlds.get_config(), {}
+    params = {"x": jnp.asarray([3.0, -2.0])}
+    for name in ("adam", "adan"):
+        config.optimiser = name
+        optimiser = recipe.make_scene(config, None).optimiser
+        state, x = optimiser.init(params), params
+        sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(state))
+        with jax.numpy_dtype_promotion("standard"):
+            for _ in range(5):
+                gradient = jax.tree.map(lambda leaf: 1e-6 * leaf, x)
+                updates, state = optimiser.update(gradient, state, x)
+                x = optax.apply_updates(x, updates)
+        # A step is about the rate, however small the gradient.
+        np.testing.assert_allclose(params["x"] - x["x"], [0.05, -0.05], rtol=0.1)
+    assert sizes["adan"] >= sizes["adam"] + 4
 
 
 def test_the_capacity_grows_with_the_rays():

@@ -1,0 +1,94 @@
+"""What a recipe of configs/distill/ may hold: faults said before any work."""
+
+import math
+from typing import Any
+
+import jax
+
+from experiments import recipe
+from experiments.model_options import model_options
+
+# Field -> the least it may be. `stop_after` 0: to the end.
+LEAST = {
+    "steps": 1,
+    "stop_after": 0,
+    "checkpoint_every": 1,
+    "picture_every": 1,
+    "views": 1,
+    "samples": 1,
+    "capacity": 1,
+    "grid_resolution": 1,
+    "grid_every": 1,
+    "mesh_resolution": 2,
+    "picture_size": 8,
+    "seed": 0,
+    "field.levels": 1,
+    "field.table_size": 1,
+    "field.coarsest": 2,
+    "field.voxels": 2,
+    "own.rank": 1,
+}
+POSITIVE = ("field.radius", "field.learning_rate", "background.learning_rate")
+
+
+def check_config(config: Any, prompt: str) -> None:
+    """Refuse what could only fail later.
+
+    Raises:
+      ValueError: naming the field, its value and what was expected.
+      FileNotFoundError: an adaptation of the model is not there.
+    """
+    if not prompt.strip():
+        raise ValueError("--prompt is empty; expected a description such as 'a red mug'")
+    for leaf in jax.tree.leaves(config.to_dict()):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise ValueError(f"the config holds {leaf}; every number must be finite")
+    _check_numbers(config)
+    if config.latent and not (config.background.learnt and config.shaded_share == 0.0):
+        raise ValueError(
+            "config.latent=True needs config.background.learnt=True and config.shaded_share=0: "
+            "latents have neither a plain background nor a light"
+        )
+    if config.loss == "nfsd" and config.negative_prompt is None:
+        raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
+    recipe.choose_loss(config)
+    recipe.choose_times(config, 1000)
+    recipe.choose_optimiser(config, config.field.learning_rate)
+    recipe.make_field(config)
+    model_options(config)
+
+
+def _check_numbers(config: Any) -> None:
+    for name, least in LEAST.items():
+        if (value := _field(config, name)) < least:
+            raise ValueError(f"config.{name} must be at least {least}, got {value}")
+    for name in POSITIVE:
+        if (value := _field(config, name)) <= 0.0:
+            raise ValueError(f"config.{name} must be positive, got {value}")
+    if config.seed >= 2**32:
+        raise ValueError(f"config.seed must be under 2^32, got {config.seed}")
+    if config.field.finest < config.field.coarsest:
+        raise ValueError(
+            f"config.field.finest={config.field.finest} is under "
+            f"config.field.coarsest={config.field.coarsest}"
+        )
+    for name in ("small_size", "large_size"):
+        if config[name] < 8 or config[name] % 8:
+            raise ValueError(
+                f"config.{name} must be a positive multiple of 8, got {config[name]}; the nearest "
+                f"are {max(8, config[name] // 8 * 8)} and {(config[name] // 8 + 1) * 8}"
+            )
+    if config.small_size > config.large_size:
+        raise ValueError(
+            f"config.small_size={config.small_size} exceeds config.large_size={config.large_size}"
+        )
+    for name in ("t_first", "t_last"):
+        low, high = config[name]
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"config.{name} must be 0 <= low < high <= 1, got {config[name]}")
+
+
+def _field(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config
