@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from geojax.models.convolution import DIMENSIONS, correlate
+
 Dtype = Any
 
 # The last layer of a residual branch starts small, so that a deep sum starts near the identity
@@ -75,12 +77,14 @@ def conv(
     """
     if kernel.shape[:2] == (1, 1) and strides == 1 and padding == (0, 0):
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+    if strides == 1 and jax.default_backend() == "cpu":
+        return correlate(x, kernel, (padding, padding))
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(strides, strides),
         padding=(padding, padding),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=DIMENSIONS,
     )
 
 
@@ -220,13 +224,8 @@ def upsample_conv(
             for rows in meet[a]
             for columns in meet[b]
         ]
-        return jax.lax.conv_general_dilated(
-            x,
-            jnp.concatenate(folded).reshape(2, 2, *kernel.shape[2:]).astype(x.dtype),
-            window_strides=(1, 1),
-            padding=((1 - a, a), (1 - b, b)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        taps_of = jnp.concatenate(folded).reshape(2, 2, *kernel.shape[2:]).astype(x.dtype)
+        return correlate(x, taps_of, ((1 - a, a), (1 - b, b)))
 
     rows = [jnp.stack([phase(a, b) for b in (0, 1)], axis=3) for a in (0, 1)]
     batch, h, w, _ = x.shape
