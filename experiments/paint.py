@@ -25,6 +25,8 @@ from typing import Any
 from absl import app, flags
 
 from experiments.errors import reported
+from experiments.model_options import DTYPES, model_options
+from experiments.model_options import NAMES as MODEL_OPTIONS
 from experiments.painting import inputs, stories
 from experiments.painting.canvas import DIRECTIONS, prepare_outpaint, prepare_zoom
 from experiments.painting.editing import Result, prepare_image_to_image, prepare_inpaint
@@ -40,7 +42,7 @@ _NEEDED_BYTES = 50 * 2**20
 FLAGS = flags.FLAGS
 
 # The flags of each task beside --task and --out; another one given is a mistake, and said so.
-COMMON = ("model", "prompt", "steps", "guidance", "sampler", "seed")
+COMMON = ("model", *MODEL_OPTIONS, "prompt", "steps", "guidance", "sampler", "seed")
 MANY = ("count", "batch")
 HOLES = (
     *("strength", "fill", "fill_image", "seam", "seam_strength", "seam_outside"),
@@ -72,6 +74,12 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     yes_or_no = functools.partial(flags.DEFINE_bool, flag_values=values)
     choice("task", "generate", list(TASK_FLAGS), "What to do.")
     string("model", None, "Folder, hub id or .safetensors file; the embedded model by default.")
+    string("revision", None, "Of a hub id: branch, tag or commit.")
+    string("variant", None, "fp16 to read *.fp16.safetensors.")
+    choice("dtype", None, DTYPES, "Of parameters and computation; float32 by default.")
+    string("lora", None, "Adaptations to merge: FILE[:SCALE][,FILE[:SCALE]...].")
+    string("tokenizer", None, "Folder of the tokenizer, which a single file has not.")
+    string("prediction_type", None, "Of a single file: epsilon or v_prediction.")
     string("prompt", None, "What to show; with a story told by a model, its theme.")
     integer("count", 8, "How many pictures.", lower_bound=1)
     integer("batch", 8, "How many at a time.", lower_bound=1)
@@ -182,7 +190,7 @@ def prepare(settings: dict[str, Any]) -> Callable[[Path], Result]:
         if settings.get(name) is not None:
             inputs.read_picture(settings[name], f"--{name}")
             settings[f"{name}_digest"] = inputs.digest(settings[name])
-    prior: Any = inputs.load_model(task, settings["model"])
+    prior: Any = inputs.load_model(task, settings["model"], **model_options(settings))
     if task in ("outpaint", "zoom"):
         schedule = stories.schedule_of(settings)
         settings["schedule"] = schedule.to_dict()

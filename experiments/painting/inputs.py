@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -40,21 +41,25 @@ def default_model(task: str) -> str:
     return str(EMBEDDED_INPAINTING)
 
 
-def load_model(task: str, model: str) -> Prior | ConditionedPrior:
+def load_model(task: str, model: str, **options: Any) -> Prior | ConditionedPrior:
     """The prior of a task: for painting into holes, whichever of its two kinds the model is.
+
+    `options` are those of `load_stable_diffusion`, which all loaders take.
 
     Raises:
       FileNotFoundError, ValueError: as its loader, also for a model of another task's kind.
     """
     if task == "depth_to_image":
-        return load_depth_conditioned(model)
+        return load_depth_conditioned(model, **options)
     if task not in PAINTING_TASKS:
-        return load_stable_diffusion(model)
+        return load_stable_diffusion(model, **options)
     # The configs alone tell the kinds apart; what is neither, the loader names.
-    configs = open_model(model).configs
+    files = {name: value for name, value in options.items() if name != "dtype"}
+    configs = open_model(model, **files).configs
     latent = configs.get("vae", {"latent_channels": 3}).get("latent_channels", 4)
     plain = configs["unet"].get("in_channels", 4) == latent
-    return load_stable_diffusion(model) if plain else load_inpainting(model)
+    load = load_stable_diffusion if plain else load_inpainting
+    return load(model, **options)
 
 
 def read_picture(path: str, flag: str) -> tuple[Float[np.ndarray, "1 H W 3"], np.ndarray | None]:

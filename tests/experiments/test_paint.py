@@ -153,6 +153,11 @@ def test_each_task_loads_its_kind_of_model_and_refuses_another(tmp_path):
     }
     for (task, channels), kind in kinds.items():
         assert isinstance(inputs.load_model(task, str(tmp_path / str(channels))), kind)
+    # Options of the files arrive, also where the configs are read first.
+    for task, channels in kinds:
+        with pytest.raises(FileNotFoundError, match="fp16"):
+            model = str(tmp_path / str(channels))
+            inputs.load_model(task, model, variant="fp16", dtype=jnp.dtype("bfloat16"))
     for task, channels, message in (
         ("depth_to_image", 4, "takes 4 channels: a text-to-image model; expected a depth model"),
         ("image_to_image", 9, "takes 9 channels: an inpainting model; expected a text-to-image"),

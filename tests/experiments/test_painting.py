@@ -242,6 +242,30 @@ def test_commands_that_contradict_themselves_are_refused(given, message):
         settings_of(*given)
 
 
+def test_flags_of_the_model_are_options_of_its_loader(tmp_path, monkeypatch):
+    asked = {}
+
+    def load(task, name, **options):
+        asked.update(options)
+        return plain_colours.plain()
+
+    monkeypatch.setattr(inputs, "load_model", load)
+    (tmp_path / "a.safetensors").touch()
+    lora = f"--lora={tmp_path / 'a.safetensors'}:0.5"
+    given = ["--prompt=red", "--model=plain", "--revision=v2", "--dtype=bfloat16", lora]
+    settings = settings_of("--task=generate", *given)
+    paint.prepare(settings)
+    assert asked == {
+        "revision": "v2",
+        "dtype": jnp.bfloat16,
+        "lora": ((tmp_path / "a.safetensors", 0.5),),
+    }
+    # What was asked for is part of the command, so another is another run.
+    assert settings["dtype"] == "bfloat16" and settings["variant"] is None
+    with pytest.raises(FileNotFoundError, match="lora: there is no file"):
+        paint.prepare({**settings, "lora": "absent"})
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
