@@ -1,7 +1,7 @@
 # Everything lives in .venv and is installed once; `touch pyproject.toml` installs again.
 # Choose another Python with `make PYTHON=python3.12 ...`, a prompt with `make demo PROMPT="..."`.
 
-.PHONY: install torch demo test parity parity-full lint format bench clean
+.PHONY: install torch demo walk test parity parity-full lint format bench clean
 .DELETE_ON_ERROR:
 
 # The first Python of at least 3.11.
@@ -12,6 +12,8 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check
 PROMPT ?= a red mug
 OUT ?= runs/demo
+SCENE ?= a corridor with brick walls and a wooden floor
+WALK ?= runs/walk
 
 install: .venv/dev.stamp
 
@@ -19,6 +21,9 @@ torch: .venv/torch.stamp
 
 demo: .venv/core.stamp
 	$(RUN) -m experiments.distill --config=configs/distill/worlds.py --prompt="$(PROMPT)" --out=$(OUT)
+
+walk: .venv/core.stamp
+	$(RUN) -m experiments.walk --config=configs/walk/worlds.py --prompt="$(SCENE)" --frames=24 --out=$(WALK)
 
 # Tests compile much and compute little: XLA without optimisation compiles in half the time.
 test: .venv/dev.stamp

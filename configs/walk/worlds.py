@@ -33,8 +33,8 @@ def get_config(variant: str = "mesh") -> ml_collections.ConfigDict:
     # The way; units are those of the scene's depth.
     config.path = ml_collections.ConfigDict()
     config.path.kind = "straight"
-    config.path.step = -0.12
-    config.path.angle = 2.0  # degrees a frame
+    config.path.step = -0.15
+    config.path.angle = 0.0  # degrees a frame
     config.path.poses = ""
     config.path.there_and_back = False
     config.widest_hole = 0.9

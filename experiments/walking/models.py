@@ -170,7 +170,8 @@ def compile_hands(
         choice = candidate_selection.choose(
             clip.embed_image, clip_params, cropped(found.pictures), text
         )
-        return Painting(*candidate_selection.taken(choice, found), choice.scores)
+        chosen = candidate_selection.taken(choice, found)
+        return Painting(chosen.latents, chosen.pictures, choice.scores)
 
     @jax.jit
     def decode(params, painting, known):

@@ -82,7 +82,8 @@ def read_record(folder: Path, index: int) -> Record | None:
         with np.load(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
         height, width = arrays["depth"].shape
-        camera = Camera(*(jnp.asarray(arrays[name]) for name in _CAMERA), height, width)
+        pose, fx, fy, cx, cy = (jnp.asarray(arrays[name]) for name in _CAMERA)
+        camera = Camera(pose, fx, fy, cx, cy, height, width)
         prefix = "figure."
         return Record(
             image=arrays["image"],

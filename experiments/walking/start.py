@@ -131,11 +131,11 @@ def open_start(settings: dict[str, Any], config: Any, side: int, factor: int) ->
     if given is None:
         focal = float(focal_from_fov(math.radians(config.fov), max(height, width)))
         given = focal, focal, 0.5 * width, 0.5 * height
-    fx, fy, cx, cy = given
     across, down = columns / width, rows / height
-    values = fx * across, fy * down, cx * across, cy * down
+    scaled = np.asarray(given, np.float32) * np.asarray([across, down] * 2, np.float32)
+    fx, fy, cx, cy = jnp.asarray(scaled)
     pose = look_at(*(jnp.asarray(v, jnp.float32) for v in ((0, 0, 0), (1, 0, 0), (0, 0, 1))))
-    camera = Camera(pose, *(jnp.asarray(v, jnp.float32) for v in values), rows, columns)
+    camera = Camera(pose, fx, fy, cx, cy, rows, columns)
     check_camera(camera)
     for name in ("image", "depth"):
         settings[f"{name}_digest"] = digest(settings[name])
@@ -145,8 +145,6 @@ def open_start(settings: dict[str, Any], config: Any, side: int, factor: int) ->
 def _resized(picture: Float[np.ndarray, "h w 3"], height: int, width: int) -> np.ndarray:
     if picture.shape[:2] == (height, width):
         return picture
-    channels = [
-        Image.fromarray(picture[..., i]).resize((width, height), Image.Resampling.LANCZOS)
-        for i in range(3)
-    ]
+    size, method = (width, height), Image.Resampling.LANCZOS
+    channels = [np.asarray(Image.fromarray(picture[..., i]).resize(size, method)) for i in range(3)]
     return np.clip(np.stack(channels, axis=-1), 0.0, 1.0).astype(np.float32)

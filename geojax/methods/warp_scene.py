@@ -44,7 +44,8 @@ def warp_scene(*, splat: int = 3, dome_rows: int = 256) -> Scene:
 
     def start(height: int, width: int) -> WarpScene:
         # An array each: one may not be donated twice.
-        cameras = Camera(jnp.eye(4)[None], *(jnp.ones((1,)) for _ in range(4)), height, width)
+        fx, fy, cx, cy = (jnp.ones((1,)) for _ in range(4))
+        cameras = Camera(jnp.eye(4)[None], fx, fy, cx, cy, height, width)
         frames = Frames(
             jnp.zeros((1, height, width, 3)),
             jnp.zeros((1, height, width)),
