@@ -4,6 +4,8 @@ Paper: Poole et al., "DreamFusion: Text-to-3D using 2D Diffusion" (2022); the fi
     and the learning rate are those with which the public reimplementations replace it.
 Command: python -m experiments.distill --config=configs/distill/stable_diffusion.py \
              --config.model=PATH_OR_HUB_ID --prompt="a DSLR photo of a squirrel" --out=runs/squirrel
+    and for half the memory: --config.variant=fp16 --config.dtype=bfloat16; adaptations:
+    --config.lora=FILE:SCALE
 Time and figures: not measured yet: no accelerator was at hand. It is written for one GPU.
 """
 

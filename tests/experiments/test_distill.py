@@ -193,7 +193,7 @@ def test_other_losses_make_an_object_too(family, tmp_path, variant):
     config = f"--config=configs/distill/worlds.py:{variant}"
     # One kind of step: small and unlit. SJC has no small size, and latents no light.
     changes = {"large_from": 1.0, "shaded_share": 0.0, "small_size": 16, "field__voxels": 8}
-    tiny = tiny_flags(family, steps=4, **changes)
+    tiny = tiny_flags(family, steps=4, capacity=2048, **changes)
     done = run("distill", f"--out={tmp_path}", config, "--prompt=a red mug", *tiny)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = strict_json((tmp_path / "summary.json").read_text())
