@@ -24,6 +24,7 @@ import optax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.errors import reported
 from experiments.fitting import report
 from experiments.fitting.capture import Capture, read_capture, seen_points
 from geojax.geometry.bounding_ball import Ball, ball_of_views, into_ball
@@ -221,4 +222,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("fit_nerf"):
+        app.run(main)

@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.errors import reported
 from experiments.painting import stories
 from experiments.walking import models as walking
 from experiments.walking import paths, results
@@ -302,4 +303,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    with reported("walk"):
+        app.run(main)
