@@ -1,37 +1,42 @@
 """Triangles to pixels: which face a pixel centre sees, where on it, and how far.
 
 Symbols: c_i corners of a face in camera axes, i = 0, 1, 2; d = (x, y, 1) ray of a pixel centre;
-(p_i, q_i) = (c_i.x - x c_i.z, c_i.y - y c_i.z), the corner as seen from that pixel.
+(p_i, q_i) = (c_i.x - x c_i.z, c_i.y - y c_i.z), the corner as seen from that pixel; s the sign of
+e_0 + e_1 + e_2; |v| = |v.x| + |v.y| + |v.z|, and |p, q| likewise.
     (1) edges     e_0 = p_1 q_2 - p_2 q_1,  e_1 = p_2 q_0 - p_0 q_2,  e_2 = p_0 q_1 - p_1 q_0
-    (2) weights   b_i = e_i / (e_0 + e_1 + e_2): perspective-correct barycentric coordinates
+    (2) weights   b_i = max(s e_i, 0), scaled to a sum of 1: perspective-correct barycentric
     (3) depth     z = b_0 c_0.z + b_1 c_1.z + b_2 c_2.z
-    (4) covered   all b_i >= -TOLERANCE and z >= near
-    (5) seen      of the faces that cover a pixel the nearest; of those within TIE of it the first
+    (4) covered   all s e_i >= -t_i and z >= near, where with {i, j, k} = {0, 1, 2}
+                  t_i = ROUNDING (|p_j, q_j| |c_k| + |p_k, q_k| |c_j|)
+    (5) seen      of the faces that cover a pixel the nearest, of equally near ones the first
+    (6) no face   |a x b| <= ROUNDING (|a| + |b|) (|c_0| + |c_1| + |c_2|), a, b two of its sides
 
 (1) are the edge functions of Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous
-Coordinates" (1997): no clipping, whatever a corner's z. Taken from the pixel's own ray they lose no
-digits far from the camera, and an edge that two faces share has one value but for its sign, so that
-with (4) no pixel falls between them. Both sides of a face are seen.
+Coordinates" (1997): no clipping, whatever a corner's z. (4) is ours: t_i bounds what rounding does
+to e_i, so that of two faces that share an edge at least one covers a pixel on it, however thin or
+far they are, and no crack is between them. Both sides of a face are seen.
 
-Time grows with the pixels of the faces in view. Faces go by the size of their box to a window of
-pixels that holds it; each class is a loop over as many full batches as it has faces.
+Time grows with the faces that count and the pixels of their boxes, not with the room for faces. A
+small box is drawn as it comes; a larger one is noted, and drawn in tiles when all have been looked
+at.
 """
 
-import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from geojax.geometry.camera import Camera
 
 NEAR = 1e-3
-TOLERANCE = 1e-5
-TIE = 1e-6
-_WINDOWS = (2, 8, 64)
-_BATCH = 32768  # candidates evaluated at a time: they stay in the cache
+ROUNDING = 2.0**-23
+_SMALL = 2  # pixels: boxes up to this side are drawn as they come
+_TILE = 4  # pixels: the side of a tile of a larger box
+_BLOCK = 8192  # faces looked at together, and
+_TILES = 2048  # tiles drawn together: their arrays stay in the cache
+_GROUP = 1024  # larger faces whose tiles are counted together
 
 
 class Fragments(NamedTuple):
@@ -55,29 +60,30 @@ class _Corners(NamedTuple):
     length 3.
     """
 
-    x: tuple[Array, Array, Array]
-    y: tuple[Array, Array, Array]
-    z: tuple[Array, Array, Array]
+    x: tuple[Array, ...]
+    y: tuple[Array, ...]
+    z: tuple[Array, ...]
 
 
 class _Boxes(NamedTuple):
-    """Pixels [left, right] x [top, bottom] of each face, inclusive; empty where not in view."""
+    """Pixels [left, right] x [top, bottom] of each face, inclusive; width 0 where not in view."""
 
-    left: Int[Array, "F"]
-    top: Int[Array, "F"]
-    right: Int[Array, "F"]
-    bottom: Int[Array, "F"]
-
-
-class _Class(NamedTuple):
-    """Faces whose box fits into a window: `members[:number]`; None for all, of which some do."""
-
-    window: int
-    members: Array | None
-    number: Array
+    left: Array
+    top: Array
+    right: Array
+    bottom: Array
+    width: Array
+    height: Array
 
 
-def supersampled(camera: Camera, k: int) -> Camera:
+class _Buffer(NamedTuple):
+    """What (5) has found so far, flat arrays of pixels."""
+
+    depth: Array  # infinite where nothing is
+    face: Array  # beyond the last where nothing is
+
+
+def supersampled(camera: Camera, k: int = 2) -> Camera:
     """The same view with k times as many pixels along each side."""
     return Camera(
         camera.camera_to_world,
@@ -98,7 +104,9 @@ def rasterize(
     camera: Camera,
     near: float | Float[Array, ""] = NEAR,
 ) -> Fragments:
-    """Equations (1) to (5).
+    """Equations (1) to (6).
+
+    Weights and depth are differentiable in the vertices; which face is seen is not.
 
     Args:
       vertices: world; room for more than are used costs little.
@@ -107,90 +115,101 @@ def rasterize(
       count: faces beyond it are not there.
       camera: one, of any size and intrinsics.
       near: nothing nearer is seen; above 0.
+
+    Raises:
+      ValueError: no room for a vertex or a face.
     """
-    height, width = camera.height, camera.width
-    offset = vertices - camera.position[None]
-    local = jnp.matmul(offset, camera.rotation, precision=jax.lax.Precision.HIGHEST).T
-    # The barriers keep XLA from computing all of it again for each class that looks at it.
-    corners = jax.lax.optimization_barrier(_corners(local, faces))
-    boxes, drawn = jax.lax.optimization_barrier(_boxes(corners, camera, near))
-    drawn &= jnp.arange(faces.shape[0], dtype=jnp.int32) < count
-    extent = jnp.maximum(boxes.right - boxes.left, boxes.bottom - boxes.top) + 1
-    extent = jnp.where(drawn, extent, 0)
-    largest = max(height, width)
-    windows = [1, *(w for w in _WINDOWS if 1 < w < largest), largest]
-    classes = [
-        _Class(1, None, jnp.asarray(faces.shape[0], jnp.int32)),
-        *(
-            _compacted(window, (extent > smaller) & (extent <= window))
-            for smaller, window in itertools.pairwise(windows)
-        ),
-    ]
-
-    pixels = height * width
-    nearest = jnp.full((pixels,), jnp.inf)
-    for some in classes:
-
-        def put_depth(nearest: Array, face: Array, at: Array, z: Array) -> Array:
-            return nearest.at[at].min(z, mode="drop")
-
-        nearest = _each(some, extent, corners, boxes, camera, near, put_depth, nearest)
-    # What is that near, but for rounding: the pass is compiled anew, and may round in its own way.
-    limit = nearest * (1.0 + TIE)
-    first = jnp.full((pixels,), faces.shape[0], jnp.int32)
-    for some in classes:
-
-        def put_face(first: Array, face: Array, at: Array, z: Array) -> Array:
-            wins = z <= limit.at[at].get(mode="fill", fill_value=-1.0)
-            return first.at[jnp.where(wins, at, pixels)].min(face, mode="drop")
-
-        first = _each(some, extent, corners, boxes, camera, near, put_face, first)
-    seen = (first < faces.shape[0]).reshape(height, width)
-    face = jnp.where(seen, first.reshape(height, width), -1)
-    columns, rows = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)
-    x = jnp.broadcast_to(((columns + (0.5 - camera.cx)) / camera.fx)[None], face.shape)
-    y = jnp.broadcast_to(((rows + (0.5 - camera.cy)) / camera.fy)[:, None], face.shape)
-    weights, z, _ = _weights(_corners(local, faces[jnp.maximum(face, 0)]), x, y)
-    # Of the tolerated rim; elsewhere it changes nothing.
-    barycentric = jnp.maximum(jnp.stack(weights, axis=-1), 0.0)
-    barycentric /= jnp.where(seen, jnp.sum(barycentric, axis=-1), 1.0)[..., None]
-    return Fragments(face, jnp.where(seen[..., None], barycentric, 0.0), jnp.where(seen, z, 0.0))
+    room = vertices.shape[0], faces.shape[0]
+    if not all(room):
+        raise ValueError(f"a mesh needs room for a vertex and a face, got {room[0]} and {room[1]}")
+    # A sum of products, not a matrix product: those are of few bits on an accelerator.
+    offset = [vertices[:, i] - camera.position[i] for i in range(3)]
+    local = [_dot(offset, camera.rotation[:, i]) for i in range(3)]
+    buffer = _draw_all(jax.lax.stop_gradient((local, faces, count, camera, near)))
+    face = buffer.face.reshape(camera.height, camera.width)
+    seen = face < faces.shape[0]
+    face = jnp.where(seen, face, -1)
+    x, y = _rays(camera, *(jnp.arange(n, dtype=jnp.int32) for n in face.shape[::-1]))
+    x, y = jnp.broadcast_to(x[None], face.shape), jnp.broadcast_to(y[:, None], face.shape)
+    corners = _corners(local, faces[jnp.maximum(face, 0)])
+    # Not the first face where none is seen: what it holds may be no number.
+    corners = jax.tree.map(lambda value: jnp.where(seen, value, 1.0), corners)
+    weights = [jnp.where(seen, b, 0.0) for b in _weights(_edges(corners, x, y)[0])[0]]
+    return Fragments(face, jnp.stack(weights, axis=-1), _dot(weights, corners.z))
 
 
 def interpolate(
     fragments: Fragments, faces: Int[Array, "F 3"], values: Float[Array, "V c"]
 ) -> Float[Array, "h w c"]:
     """Values of the corners, mixed by (2); 0 where no face is seen. Differentiable in `values`."""
-    corners = values[faces[jnp.maximum(fragments.face, 0)]]
+    corners = values.at[faces[jnp.maximum(fragments.face, 0)]].get(mode="clip")
+    corners = jnp.where(fragments.face[..., None, None] >= 0, corners, 0.0)
     return jnp.sum(corners * fragments.barycentric[..., None], axis=-2)
 
 
-def _corners(local: Float[Array, "3 V"], faces: Int[Array, "*b 3"]) -> _Corners:
+def _rays(camera: Camera, columns: Array, rows: Array) -> tuple[Array, Array]:
+    """x and y of the rays of pixels."""
+    x = (columns.astype(jnp.float32) + (0.5 - camera.cx)) / camera.fx
+    y = (rows.astype(jnp.float32) + (0.5 - camera.cy)) / camera.fy
+    return x, y
+
+
+def _corners(local: list[Array], faces: Int[Array, "*b 3"]) -> _Corners:
     """Corners of faces, shape *b each."""
-    a, b, c = (faces[..., i] for i in range(3))
-    x, y, z = ((axis[a], axis[b], axis[c]) for axis in local)
-    return _Corners(x, y, z)
+    index = [faces[..., i] for i in range(3)]
+    return _Corners(*(tuple(axis.at[i].get(mode="clip") for i in index) for axis in local))
 
 
-def _weights(
-    corners: _Corners, x: Array, y: Array
-) -> tuple[tuple[Array, Array, Array], Array, Array]:
-    """Equations (1) to (3): b, z, and whether the face has an area as seen from the pixel."""
+def _dot(a: Sequence[Array], b: Sequence[Array] | Array) -> Array:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _length(v: Sequence[Array]) -> Array:
+    """The sum of |v_i|."""
+    total = jnp.abs(v[0])
+    for value in v[1:]:
+        total += jnp.abs(value)
+    return total
+
+
+def _edges(corners: _Corners, x: Array, y: Array) -> tuple[list[Array], list[Array]]:
+    """e_i of (1) and t_i of (4)."""
     p = [cx - x * cz for cx, cz in zip(corners.x, corners.z, strict=True)]
     q = [cy - y * cz for cy, cz in zip(corners.y, corners.z, strict=True)]
     e = [p[i - 2] * q[i - 1] - p[i - 1] * q[i - 2] for i in range(3)]
-    total = e[0] + e[1] + e[2]
-    solid = jnp.abs(total) > 0
-    scale = 1.0 / jnp.where(solid, total, 1.0)
-    b = (e[0] * scale, e[1] * scale, e[2] * scale)
-    return b, b[0] * corners.z[0] + b[1] * corners.z[1] + b[2] * corners.z[2], solid
+    reach = [_length(pair) for pair in zip(p, q, strict=True)]
+    size = [ROUNDING * _length([axis[i] for axis in corners]) for i in range(3)]
+    t = [reach[i - 2] * size[i - 1] + reach[i - 1] * size[i - 2] for i in range(3)]
+    return e, t
 
 
-def _boxes(
-    corners: _Corners, camera: Camera, near: Array | float
-) -> tuple[_Boxes, Bool[Array, "F"]]:
-    """The pixels that a face may cover, and whether there are any."""
+def _weights(e: list[Array]) -> tuple[list[Array], Array]:
+    """b_i of (2), and s."""
+    sign = jnp.sign(e[0] + e[1] + e[2])
+    # On the tolerated rim the nearest point of the face: a depth that no corner has is none.
+    inside = [jnp.maximum(sign * edge, 0.0) for edge in e]
+    total = inside[0] + inside[1] + inside[2]
+    scale = 1.0 / jnp.where(total > 0, total, 1.0)
+    return [weight * scale for weight in inside], sign
+
+
+def _has_area(corners: _Corners) -> Array:
+    """Not (6); nor where a corner is not finite."""
+    a = [axis[1] - axis[0] for axis in corners]
+    b = [axis[2] - axis[0] for axis in corners]
+    area = _length([a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)])
+    size = _length([value for axis in corners for value in axis])
+    return area > ROUNDING * (_length(a) + _length(b)) * size
+
+
+def _boxes(corners: _Corners, there: Array, camera: Camera, near: Array | float) -> _Boxes:
+    """The pixels that each face may cover."""
     ahead = [z >= near for z in corners.z]
+    inverse = [1.0 / jnp.where(a, z, 1.0) for a, z in zip(ahead, corners.z, strict=True)]
+    # Where an edge crosses the near plane, the crossing counts as a corner.
+    crossing = [ahead[i] != ahead[i - 1] for i in range(3)]
+    rise = [corners.z[i] - corners.z[i - 1] for i in range(3)]
+    part = [(near - corners.z[i - 1]) / jnp.where(crossing[i], rise[i], 1.0) for i in range(3)]
     bounds = []
     for axis, focal, centre, size in (
         (corners.x, camera.fx, camera.cx, camera.width),
@@ -198,77 +217,129 @@ def _boxes(
     ):
         low, high = jnp.full_like(axis[0], jnp.inf), jnp.full_like(axis[0], -jnp.inf)
         for i in range(3):
-            at = focal * axis[i] / jnp.where(ahead[i], corners.z[i], 1.0) + centre
-            # Where the edge to the next corner crosses the near plane, the crossing counts too.
-            j = (i + 1) % 3
-            crossing = ahead[i] != ahead[j]
-            rise = corners.z[j] - corners.z[i]
-            t = (near - corners.z[i]) / jnp.where(crossing, rise, 1.0)
-            cut = focal * (axis[i] + t * (axis[j] - axis[i])) / near + centre
-            for place, valid in ((at, ahead[i]), (cut, crossing)):
+            cut = (axis[i - 1] + part[i] * (axis[i] - axis[i - 1])) / near
+            for place, valid in ((axis[i] * inverse[i], ahead[i]), (cut, crossing[i])):
                 low = jnp.minimum(low, jnp.where(valid, place, jnp.inf))
                 high = jnp.maximum(high, jnp.where(valid, place, -jnp.inf))
         # A hundredth of a pixel more on either side: rounding here must not lose a pixel.
+        low, high = focal * low + (centre - 0.51), focal * high + (centre - 0.49)
         bounds.append(
             (
-                jnp.clip(jnp.ceil(low - 0.51), 0.0, float(size)).astype(jnp.int32),
-                jnp.clip(jnp.floor(high - 0.49), -1.0, size - 1.0).astype(jnp.int32),
+                jnp.clip(jnp.ceil(low), 0.0, float(size)).astype(jnp.int32),
+                jnp.clip(jnp.floor(high), -1.0, size - 1.0).astype(jnp.int32),
             )
         )
     (left, right), (top, bottom) = bounds
-    drawn = (ahead[0] | ahead[1] | ahead[2]) & (left <= right) & (top <= bottom)
-    for value in (*corners.x, *corners.y, *corners.z):
-        drawn &= jnp.isfinite(value)
-    return _Boxes(left, top, right, bottom), drawn
+    drawn = there & (ahead[0] | ahead[1] | ahead[2]) & (left <= right) & (top <= bottom)
+    drawn &= _has_area(corners)
+    width, height = (jnp.where(drawn, b - a + 1, 0) for a, b in bounds)
+    return _Boxes(left, top, right, bottom, width, height)
 
 
-def _compacted(window: int, of: Bool[Array, "F"]) -> _Class:
-    """The faces marked, in their order."""
-    (index,) = jnp.nonzero(of, size=of.shape[0], fill_value=0)
-    return _Class(window, index.astype(jnp.int32), jnp.sum(of, dtype=jnp.int32))
+def _kept(some: Array, compute: Callable[[], Any]) -> Any:
+    """`compute()` where there are some, else zeros; computed once and written to memory.
+
+    XLA fuses what is cheap with each of its uses and computes it for every one of them: here in
+    ten times the time, and what is written and what is compared may differ by a bit. On a CPU a
+    barrier does not keep it from that; a condition does.
+    """
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(compute))
+    return jax.lax.cond(jnp.any(some), compute, lambda: nothing)
 
 
-def _each(
-    some: _Class,
-    extent: Array,
+def _draw_all(scene: tuple[list[Array], Array, Array | int, Camera, Array | float]) -> _Buffer:
+    """The z-buffer of all faces."""
+    local, faces, count, camera, near = scene
+    room = faces.shape[0]
+    pixels = camera.height * camera.width
+    block = min(_BLOCK, room)
+    count = jnp.minimum(jnp.asarray(count, jnp.int32), room)
+
+    def look(i: Array, state: tuple[_Buffer, Array, Array]) -> tuple[_Buffer, Array, Array]:
+        buffer, noted, number = state
+        start = jnp.minimum(i * block, room - block)  # the last block may overlap the one before
+        face = start + jnp.arange(block, dtype=jnp.int32)
+        there = (face >= i * block) & (face < count)
+        corners = _corners(local, jax.lax.dynamic_slice(faces, (start, 0), (block, 3)))
+        boxes = _kept(there, lambda: _boxes(corners, there, camera, near))
+        side = jnp.maximum(boxes.width, boxes.height)
+        small, larger = (side > 0) & (side <= _SMALL), side > _SMALL
+        buffer = _draw(_SMALL, buffer, face, corners, boxes, small, camera, near)
+        place = _kept(larger, lambda: jnp.cumsum(larger.astype(jnp.int32)))
+        noted = noted.at[jnp.where(larger, number + place - 1, room)].set(face, mode="drop")
+        return buffer, noted, number + place[-1]
+
+    buffer = _Buffer(jnp.full((pixels,), jnp.inf), jnp.full((pixels,), room, jnp.int32))
+    state = buffer, jnp.zeros((room,), jnp.int32), jnp.zeros((), jnp.int32)
+    buffer, noted, number = jax.lax.fori_loop(0, (count + block - 1) // block, look, state)
+
+    # So many that the number of their tiles is an int32.
+    most = -(-camera.height // _TILE) * -(-camera.width // _TILE)
+    group = max(min(_GROUP, room, 2**30 // most), 1)
+
+    def draw_group(i: Array, buffer: _Buffer) -> _Buffer:
+        place = i * group + jnp.arange(group, dtype=jnp.int32)
+        face = noted.at[place].get(mode="clip")
+        corners = _corners(local, faces[face])
+        boxes = _boxes(corners, place < number, camera, near)
+        across, down = (-(-side // _TILE) for side in (boxes.width, boxes.height))
+        end = jnp.cumsum(across * down)
+
+        def draw_tiles(j: Array, buffer: _Buffer) -> _Buffer:
+            tile = j * _TILES + jnp.arange(_TILES, dtype=jnp.int32)
+            owner = jnp.searchsorted(end, tile, side="right").astype(jnp.int32)
+            owner = jnp.minimum(owner, group - 1)
+            whose = jax.tree.map(lambda leaf: leaf[owner], (face, corners, boxes, across, end))
+            its_face, its_corners, box, columns, its_end = whose
+            own = tile - (its_end - columns * -(-box.height // _TILE))
+            row = own // jnp.maximum(columns, 1)
+            column = own - row * columns
+            box = box._replace(left=box.left + _TILE * column, top=box.top + _TILE * row)
+            valid = tile < end[-1]
+            return _draw(_TILE, buffer, its_face, its_corners, box, valid, camera, near)
+
+        return jax.lax.fori_loop(0, (end[-1] + _TILES - 1) // _TILES, draw_tiles, buffer)
+
+    return jax.lax.fori_loop(0, (number + group - 1) // group, draw_group, buffer)
+
+
+def _draw(
+    window: int,
+    buffer: _Buffer,
+    face: Array,
     corners: _Corners,
     boxes: _Boxes,
+    valid: Array,
     camera: Camera,
     near: Array | float,
-    put: Callable[[Array, Array, Array, Array], Array],
-    state: Array,
-) -> Array:
-    """`put(state, face, pixel, z)` for every pixel that faces of a class cover, in batches.
+) -> _Buffer:
+    """The z-buffer with the pixels of each valid face in a window at the corner of its box."""
+    pixels = buffer.depth.shape[0]
 
-    A pixel that is not covered comes as one beyond the last.
-    """
-    height, width, window = camera.height, camera.width, some.window
-    total = extent.shape[0]
-    batch = min(max(_BATCH // window**2, 1), total)
-    # The last batch is filled up with faces that cover nothing.
-    index = None if some.members is None else jnp.pad(some.members, (0, batch))
-    steps = jnp.arange(window, dtype=jnp.int32)
+    def cover() -> tuple[Array, Array]:
+        steps = jnp.arange(window, dtype=jnp.int32)
+        # [row, column, face]: long loops are fast ones, and the innermost is over the faces.
+        column, row = boxes.left[None] + steps[:, None], boxes.top[None] + steps[:, None]
+        x, y = _rays(camera, column, row)
+        here = jax.tree.map(lambda leaf: leaf[None, None], corners)
+        e, t = _edges(here, x[None], y[:, None])
+        weights, sign = _weights(e)
+        z = _dot(weights, here.z)
+        covered = valid[None, None] & (sign != 0) & (z >= near) & (z < jnp.inf)
+        covered &= (column <= boxes.right[None])[None] & (row <= boxes.bottom[None])[:, None]
+        for edge, tolerance in zip(e, t, strict=True):
+            covered &= sign * edge >= -tolerance
+        # From -pixels to -1: zero is then none, as `_kept` needs it.
+        return jnp.where(covered, row[:, None] * camera.width + column[None] - pixels, 0), z
 
-    def body(i: Array, state: Array) -> Array:
-        own = i * batch + jnp.arange(batch, dtype=jnp.int32)
-        if index is None:
-            face = jnp.minimum(own, total - 1)
-        else:
-            face = jax.lax.dynamic_slice(index, (i * batch,), (batch,))
-        column = boxes.left[face][:, None] + steps[None]  # [batch, window]
-        row = boxes.top[face][:, None] + steps[None]
-        inside = (column <= boxes.right[face][:, None])[:, None, :]
-        inside &= (row <= boxes.bottom[face][:, None])[:, :, None]
-        of = (own < some.number) & (extent[face] > 0) & (extent[face] <= window)
-        x = (column.astype(jnp.float32) + (0.5 - camera.cx)) / camera.fx
-        y = (row.astype(jnp.float32) + (0.5 - camera.cy)) / camera.fy
-        here = jax.tree.map(lambda leaf: leaf[face][:, None, None], corners)
-        b, z, solid = _weights(here, x[:, None, :], y[:, :, None])
-        covered = inside & of[:, None, None] & solid & (z >= near)
-        for weight in b:
-            covered &= weight >= -TOLERANCE
-        pixel = row[:, :, None] * width + column[:, None, :]
-        pixel = jnp.where(covered, pixel, height * width)
-        return put(state, jnp.broadcast_to(face[:, None, None], pixel.shape), pixel, z)
-
-    return jax.lax.fori_loop(0, (some.number + batch - 1) // batch, body, state)
+    pixel, z = _kept(valid, cover)
+    who = jnp.broadcast_to(face[None, None], pixel.shape).reshape(-1)
+    pixel, z = pixel.reshape(-1) + pixels, z.reshape(-1)
+    before = buffer.depth.at[pixel].get(mode="fill", fill_value=-1.0)
+    pixel = jnp.where(z <= before, pixel, pixels)
+    depth = buffer.depth.at[pixel].min(z, mode="drop")
+    now = depth.at[pixel].get(mode="fill", fill_value=-1.0)
+    # Forget who is no longer the nearest, then write the first of those who are.
+    none = jnp.int32(jnp.iinfo(jnp.int32).max)
+    known = buffer.face.at[jnp.where(now < before, pixel, pixels)].set(none, mode="drop")
+    return _Buffer(depth, known.at[jnp.where(z == now, pixel, pixels)].min(who, mode="drop"))
