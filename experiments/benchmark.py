@@ -6,6 +6,7 @@ python -m experiments.benchmark --suite=models [--models_steps=2 --models_folder
 distill    seconds of a distillation step: render, encode, denoise, backward, whole
 field      the hash-grid field forward and backward, against a plain PyTorch version of it
 rays       a picture forward and backward at 64 to 512 px: seconds and memory
+rasterizer half a million faces at 512 px, against Embree casting the same rays
 models     SD 1.5's UNet, encoder and a generation against PyTorch diffusers: seconds and memory;
            by name alone, not with "all": it takes 12 GB of memory and, on a CPU, half an hour
 """
@@ -17,12 +18,12 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.benchmarks import distill_step, field, models, rays
+from experiments.benchmarks import distill_step, field, models, rasterizer, rays
 from experiments.errors import reported
 from geojax.io.atomic import write_json
 
 FLAGS = flags.FLAGS
-SUITES = {"distill": distill_step, "field": field, "rays": rays}
+SUITES = {"distill": distill_step, "field": field, "rays": rays, "rasterizer": rasterizer}
 
 
 def define_flags() -> None:

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import field, rays, timing
+from experiments.benchmarks import field, rasterizer, rays, timing
 from experiments.table import format_table, number
 from tests.experiments.binaries import TINY, run, strict_json, tiny_flags
 
@@ -58,6 +58,23 @@ def test_the_pytorch_field_is_the_same_field():
     for mine, other in pairs:
         other = torch.as_tensor(other).numpy()
         np.testing.assert_allclose(mine, other, atol=1e-5 * np.abs(other).max())
+
+
+def test_the_rasteriser_sees_what_embree_sees():
+    pytest.importorskip("embreex")
+    found = rasterizer.measure(None, 1, cells=40, size=64)
+    assert found["faces"] == 2 * 40 * 40
+    assert found["faces_seen"] > 1000 and 0.7 < found["pixels_covered"] / 64**2 < 1.0
+    assert found["covered_by_one_only"] == 0 and found["depth_differs"] == 0
+    assert found["ratio"] == found["geojax"] / found["embree_cast"]
+    assert "embree, cast" in rasterizer.table(found) and "3200 faces" in rasterizer.title(found)
+
+
+def test_without_embree_the_rasteriser_is_measured_alone(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = rasterizer.measure(None, 1, cells=40, size=64)
+    assert found["geojax"] > 0.0 and "embree" not in rasterizer.table(found)
+    assert "Embree" not in rasterizer.title(found)
 
 
 def test_a_table_is_aligned():
