@@ -76,6 +76,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("benchmark"):
+        define_flags()
         app.run(main)

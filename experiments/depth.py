@@ -282,6 +282,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("depth"):
+        define_flags()
         app.run(main)

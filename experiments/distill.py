@@ -255,6 +255,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("distill"):
+        define_flags()
         app.run(main)

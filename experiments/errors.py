@@ -1,8 +1,8 @@
 """Errors that are the user's to mend are one line on the screen; a bug keeps its traceback.
 
 if __name__ == "__main__":
-    define_flags()
     with reported("distill"):
+        define_flags()
         app.run(main)
 """
 

@@ -121,6 +121,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("evaluate"):
+        define_flags()
         app.run(main)

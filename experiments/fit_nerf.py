@@ -221,6 +221,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("fit_nerf"):
+        define_flags()
         app.run(main)

@@ -234,6 +234,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("paint"):
+        define_flags()
         app.run(main)

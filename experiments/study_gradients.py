@@ -200,6 +200,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("study_gradients"):
+        define_flags()
         app.run(main)

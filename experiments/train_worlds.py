@@ -26,8 +26,8 @@ from experiments.training.judge import train_judge
 from experiments.training.worlds import load_worlds
 from geojax.io.run_folder import open_run
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/train_worlds.py", lock_config=True)
-_OUT = flags.DEFINE_string("out", "runs/worlds-64", "Folder of this run; the same folder resumes.")
+FLAGS = flags.FLAGS
+
 _STAGES = {
     "vae": train_autoencoder,
     "unet": train_denoiser,
@@ -39,19 +39,27 @@ _STAGES = {
 # A stage may be lengthened; anything else is another training.
 _MAY_CHANGE = (*(f"{stage}.steps" for stage in _STAGES), "checkpoint_seconds")
 _NEEDED_BYTES = 2**30
-_STAGE = flags.DEFINE_enum(
-    "stage",
-    "all",
-    ["all", "pictures", *_STAGES],
-    "Which stage to run: all that the recipe names, or one of them; pictures traces only.",
-)
+
+
+def define_flags() -> None:
+    """The flags of this binary."""
+    config_flags.DEFINE_config_file(
+        "config", "configs/train_worlds.py", "Recipe, a file of configs/.", lock_config=True
+    )
+    flags.DEFINE_string("out", "runs/worlds-64", "Folder of this run; the same folder resumes.")
+    flags.DEFINE_enum(
+        "stage",
+        "all",
+        ["all", "pictures", *_STAGES],
+        "Which stage to run: all that the recipe names, or one of them; pictures traces only.",
+    )
 
 
 def main(argv: list[str]) -> None:
     """Run the stages."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; everything is a flag")
-    config, out, stage = _CONFIG.value, Path(_OUT.value), _STAGE.value
+    config, out, stage = FLAGS.config, Path(FLAGS.out), FLAGS.stage
     if stage not in ("all", "pictures", *config.stages):
         raise ValueError(f"--stage={stage} is not in this recipe, which has {config.stages}")
     use_every_core()
@@ -64,4 +72,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     with reported("train_worlds"):
+        define_flags()
         app.run(main)

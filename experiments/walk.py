@@ -302,6 +302,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     with reported("walk"):
+        define_flags()
         app.run(main)

@@ -54,7 +54,7 @@ class Fragments(NamedTuple):
 
 
 class _Corners(NamedTuple):
-    """Camera coordinates of the corners, an array an axis and corner: x[i], y[i], z[i].
+    """Camera coordinates of the corners, an array an axis and corner: x[i], y[i], z[i]; |c_i|.
 
     Not an axis of 3 that is the innermost: XLA's CPU loops are over the innermost, and would be of
     length 3.
@@ -63,6 +63,7 @@ class _Corners(NamedTuple):
     x: tuple[Array, ...]
     y: tuple[Array, ...]
     z: tuple[Array, ...]
+    size: tuple[Array, ...]
 
 
 class _Boxes(NamedTuple):
@@ -157,7 +158,8 @@ def _rays(camera: Camera, columns: Array, rows: Array) -> tuple[Array, Array]:
 def _corners(local: list[Array], faces: Int[Array, "*b 3"]) -> _Corners:
     """Corners of faces, shape *b each."""
     index = [faces[..., i] for i in range(3)]
-    return _Corners(*(tuple(axis.at[i].get(mode="clip") for i in index) for axis in local))
+    x, y, z = (tuple(axis.at[i].get(mode="clip") for i in index) for axis in local)
+    return _Corners(x, y, z, tuple(_length(corner) for corner in zip(x, y, z, strict=True)))
 
 
 def _dot(a: Sequence[Array], b: Sequence[Array] | Array) -> Array:
@@ -178,8 +180,8 @@ def _edges(corners: _Corners, x: Array, y: Array) -> tuple[list[Array], list[Arr
     q = [cy - y * cz for cy, cz in zip(corners.y, corners.z, strict=True)]
     e = [p[i - 2] * q[i - 1] - p[i - 1] * q[i - 2] for i in range(3)]
     reach = [_length(pair) for pair in zip(p, q, strict=True)]
-    size = [ROUNDING * _length([axis[i] for axis in corners]) for i in range(3)]
-    t = [reach[i - 2] * size[i - 1] + reach[i - 1] * size[i - 2] for i in range(3)]
+    size = corners.size
+    t = [ROUNDING * (reach[i - 2] * size[i - 1] + reach[i - 1] * size[i - 2]) for i in range(3)]
     return e, t
 
 
@@ -195,21 +197,33 @@ def _weights(e: list[Array]) -> tuple[list[Array], Array]:
 
 def _has_area(corners: _Corners) -> Array:
     """Not (6); nor where a corner is not finite."""
-    a = [axis[1] - axis[0] for axis in corners]
-    b = [axis[2] - axis[0] for axis in corners]
+    a = [axis[1] - axis[0] for axis in corners[:3]]
+    b = [axis[2] - axis[0] for axis in corners[:3]]
     area = _length([a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)])
-    size = _length([value for axis in corners for value in axis])
-    return area > ROUNDING * (_length(a) + _length(b)) * size
+    return area > ROUNDING * (_length(a) + _length(b)) * _length(corners.size)
 
 
 def _boxes(corners: _Corners, there: Array, camera: Camera, near: Array | float) -> _Boxes:
     """The pixels that each face may cover."""
     ahead = [z >= near for z in corners.z]
+    some, every = ahead[0] | ahead[1] | ahead[2], ahead[0] & ahead[1] & ahead[2]
+
+    def boxes(crossed: bool) -> _Boxes:
+        return _boxes_of(corners, there & some, ahead, camera, near, crossed)
+
+    return jax.lax.cond(jnp.any(some & ~every), lambda: boxes(True), lambda: boxes(False))
+
+
+def _boxes_of(
+    corners: _Corners,
+    drawn: Array,
+    ahead: list[Array],
+    camera: Camera,
+    near: Array | float,
+    crossed: bool,
+) -> _Boxes:
+    """`_boxes`; where edges may cross the near plane, the crossings count as corners."""
     inverse = [1.0 / jnp.where(a, z, 1.0) for a, z in zip(ahead, corners.z, strict=True)]
-    # Where an edge crosses the near plane, the crossing counts as a corner.
-    crossing = [ahead[i] != ahead[i - 1] for i in range(3)]
-    rise = [corners.z[i] - corners.z[i - 1] for i in range(3)]
-    part = [(near - corners.z[i - 1]) / jnp.where(crossing[i], rise[i], 1.0) for i in range(3)]
     bounds = []
     for axis, focal, centre, size in (
         (corners.x, camera.fx, camera.cx, camera.width),
@@ -217,10 +231,16 @@ def _boxes(corners: _Corners, there: Array, camera: Camera, near: Array | float)
     ):
         low, high = jnp.full_like(axis[0], jnp.inf), jnp.full_like(axis[0], -jnp.inf)
         for i in range(3):
-            cut = (axis[i - 1] + part[i] * (axis[i] - axis[i - 1])) / near
-            for place, valid in ((axis[i] * inverse[i], ahead[i]), (cut, crossing[i])):
-                low = jnp.minimum(low, jnp.where(valid, place, jnp.inf))
-                high = jnp.maximum(high, jnp.where(valid, place, -jnp.inf))
+            places = [(axis[i] * inverse[i], ahead[i])]
+            if crossed:
+                crosses = ahead[i] != ahead[i - 1]
+                rise = jnp.where(crosses, corners.z[i] - corners.z[i - 1], 1.0)
+                part = (near - corners.z[i - 1]) / rise
+                cut = (axis[i - 1] + part * (axis[i] - axis[i - 1])) / near
+                places.append((cut, crosses))
+            for place, counts in places:
+                low = jnp.minimum(low, jnp.where(counts, place, jnp.inf))
+                high = jnp.maximum(high, jnp.where(counts, place, -jnp.inf))
         # A hundredth of a pixel more on either side: rounding here must not lose a pixel.
         low, high = focal * low + (centre - 0.51), focal * high + (centre - 0.49)
         bounds.append(
@@ -230,8 +250,7 @@ def _boxes(corners: _Corners, there: Array, camera: Camera, near: Array | float)
             )
         )
     (left, right), (top, bottom) = bounds
-    drawn = there & (ahead[0] | ahead[1] | ahead[2]) & (left <= right) & (top <= bottom)
-    drawn &= _has_area(corners)
+    drawn &= (left <= right) & (top <= bottom) & _has_area(corners)
     width, height = (jnp.where(drawn, b - a + 1, 0) for a, b in bounds)
     return _Boxes(left, top, right, bottom, width, height)
 
@@ -325,7 +344,7 @@ def _draw(
         e, t = _edges(here, x[None], y[:, None])
         weights, sign = _weights(e)
         z = _dot(weights, here.z)
-        covered = valid[None, None] & (sign != 0) & (z >= near) & (z < jnp.inf)
+        covered = valid[None, None] & (z >= near)  # z is 0 where s is
         covered &= (column <= boxes.right[None])[None] & (row <= boxes.bottom[None])[:, None]
         for edge, tolerance in zip(e, t, strict=True):
             covered &= sign * edge >= -tolerance

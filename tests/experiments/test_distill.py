@@ -159,8 +159,7 @@ def test_a_full_disk_is_said_before_work(family, tmp_path):
         "from experiments.errors import reported\n"
         "usage = namedtuple('usage', 'total used free')(10**9, 10**9, 100_000)\n"
         "shutil.disk_usage = lambda path: usage\n"
-        "distill.define_flags()\n"
-        "with reported('distill'):\n    app.run(distill.main)\n"
+        "with reported('distill'):\n    distill.define_flags()\n    app.run(distill.main)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, f"--out={out}", "--prompt=a mug", *tiny_flags(family)],

@@ -73,12 +73,20 @@ def test_a_bug_goes_through(bug, capsys):
 
 @pytest.mark.parametrize(
     "binary",
-    ["distill", "paint", "depth", "evaluate", "train_worlds", "study_gradients", "benchmark"],
+    [
+        p.stem
+        for p in (ROOT / "experiments").glob("*.py")
+        if p.stem != "errors" and "app.run(main)" in p.read_text()
+    ],
 )
 def test_every_binary_reports(binary):
-    """The line that runs it stands under `reported` with its own name."""
+    """What defines its flags and runs it stands under `reported` with its own name.
+
+    Defining is part of it: ml_collections reads the flags of a recipe while it defines them.
+    """
     text = (ROOT / "experiments" / f"{binary}.py").read_text()
-    assert f'    with reported("{binary}"):\n        app.run(main)\n' in text
+    lines = ("        define_flags()\n", "        app.run(main)\n")
+    assert f'    with reported("{binary}"):\n{"".join(lines)}' in text
 
 
 def test_a_process_ends_with_1_and_no_traceback():
