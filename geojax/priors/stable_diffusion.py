@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from absl import logging
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
@@ -208,6 +209,16 @@ def parse_schedule(config: Mapping[str, Any], path: Path) -> tuple[Schedule, Pre
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
         raise ValueError(f"{path}: prediction_type={prediction!r} is not one of {PREDICTIONS}")
+    ours = {"timestep_spacing": "leading", "clip_sample": False, "thresholding": False}
+    other = {name: config[name] for name in ours if config.get(name, ours[name]) != ours[name]}
+    if other:
+        logging.warning(
+            "%s asks for %s when a picture is sampled; the samplers here do as with %s "
+            "(distillation does not depend on it)",
+            path,
+            ", ".join(f"{name}={value!r}" for name, value in other.items()),
+            ", ".join(f"{name}={ours[name]!r}" for name in other),
+        )
     return from_config(dict(config)), prediction
 
 

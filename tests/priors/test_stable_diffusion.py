@@ -117,6 +117,21 @@ def test_the_schedulers_file_says_what_the_network_predicts(copy):
     assert load_schedule(copy / "scheduler")[1] == "epsilon"  # files older than the field
 
 
+def test_what_samplers_do_not_follow_is_said(copy, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        load_schedule(copy / "scheduler")
+        assert not caplog.records
+        change(
+            copy / "scheduler" / "scheduler_config.json",
+            timestep_spacing="trailing",
+            clip_sample=True,
+        )
+        load_schedule(copy / "scheduler")
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert "timestep_spacing='trailing', clip_sample=True" in said
+    assert "with timestep_spacing='leading', clip_sample=False" in said
+
+
 def test_the_network_is_called_with_the_files_parameters(prior, batch, eps):
     output = jax.jit(UNet(UNET).apply)({"params": prior.params["unet"]}, *batch)
     np.testing.assert_allclose(eps, output, atol=1e-5)
