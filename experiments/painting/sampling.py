@@ -12,7 +12,7 @@ from geojax.io.media import grid
 from geojax.methods.image_to_image import prompted
 from geojax.priors.prior import Prior
 
-SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpm")
+SAMPLERS = ("ddim", "ddim_trailing", "euler", "euler_ancestral", "dpm")
 
 
 def sampler_named(name: str) -> samplers.Sampler:
@@ -20,6 +20,8 @@ def sampler_named(name: str) -> samplers.Sampler:
     match name:
         case "ddim":
             return samplers.DDIM
+        case "ddim_trailing":
+            return samplers.DDIM_TRAILING
         case "euler":
             return samplers.EULER
         case "euler_ancestral":

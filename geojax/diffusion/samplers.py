@@ -18,7 +18,10 @@ Equations
          with E = D in the first and the last step.
 
 Time steps are Stable Diffusion's: "leading" spacing, steps_offset 1. DDIM ends at the noise level
-of t = 0 (set_alpha_to_one False); the other samplers end at sigma = 0, the clean picture.
+of t = 0 (set_alpha_to_one False); the other samplers end at sigma = 0, the clean picture. With few
+steps, leading ones begin far below T, at a level where the network expects a picture behind the
+noise; "trailing" ones (Lin et al. 2024, section 3.3) begin at T - 1. A single one gives D there:
+the mean of all pictures that the condition allows.
 
 Each sampler takes `denoise(z, t) -> eps` with z [B, ...] and t [B] int32, closed over whatever it
 needs (parameters, prompts, guidance), and `start`, the index of the first step: 0 from pure noise,
@@ -27,6 +30,7 @@ where given, sees every sample after step i, noised to z = alpha x + s eps, and 
 with (inpainting puts what is known back); after the last step alpha = 1 and s = 0.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,6 +48,8 @@ Constrain = Callable[
     Float[Array, "b *d"],
 ]
 
+TimeSteps = Callable[[Schedule, int], np.ndarray]
+
 
 class Sampler(NamedTuple):
     """A sampler as a method takes it: any of them in one form.
@@ -55,7 +61,7 @@ class Sampler(NamedTuple):
     """
 
     sample: Callable[..., Float[Array, "b *d"]]
-    time_steps: Callable[[Schedule, int], np.ndarray]
+    time_steps: TimeSteps
 
 
 def time_steps(schedule: Schedule, steps: int) -> np.ndarray:
@@ -65,6 +71,18 @@ def time_steps(schedule: Schedule, steps: int) -> np.ndarray:
         ValueError: when `steps` is not in 1..T - 1 (the offset of 1 leaves no room for T).
     """
     return _leading(schedule, steps, steps)
+
+
+def trailing_time_steps(schedule: Schedule, steps: int) -> np.ndarray:
+    """The time steps of DDIM that begin at T - 1, falling: round(T - k T / steps) - 1, [steps].
+
+    Raises:
+        ValueError: when `steps` is not in 1..T.
+    """
+    if not 1 <= steps <= schedule.num_steps:
+        raise ValueError(f"a schedule of {schedule.num_steps} time steps cannot take {steps} steps")
+    share = np.arange(steps) / steps
+    return (np.round(schedule.num_steps * (1.0 - share)) - 1.0).astype(np.int32)
 
 
 def dpm_time_steps(schedule: Schedule, steps: int) -> np.ndarray:
@@ -122,6 +140,7 @@ def sample_ddim(
     steps: int,
     start: int = 0,
     constrain: Constrain | None = None,
+    times: TimeSteps = time_steps,
 ) -> Float[Array, "b *d"]:
     """Deterministic DDIM, equation (1) with eta = 0.
 
@@ -132,11 +151,12 @@ def sample_ddim(
         steps: number of steps of the whole range.
         start: index of the first step, 0..steps - 1.
         constrain: what to go on with after each step; see the head of this file.
+        times: its time steps, `time_steps` or `trailing_time_steps`.
 
     Returns:
         the sample [B, ...], at the noise level of t = 0.
     """
-    return _ddim(denoise, schedule, z, steps, start, 0.0, None, constrain)
+    return _ddim(denoise, schedule, z, steps, start, 0.0, None, constrain, times)
 
 
 def sample_ddim_stochastic(
@@ -153,7 +173,7 @@ def sample_ddim_stochastic(
 
     The noise of step i is drawn from `fold_in(key, i)`. Other arguments as in `sample_ddim`.
     """
-    return _ddim(denoise, schedule, z, steps, start, eta, key, constrain)
+    return _ddim(denoise, schedule, z, steps, start, eta, key, constrain, time_steps)
 
 
 def sample_euler(
@@ -244,13 +264,16 @@ def _keyless(sample: Callable[..., Float[Array, "b *d"]]) -> Callable[..., Float
 
 
 DDIM = Sampler(_keyless(sample_ddim), time_steps)
+DDIM_TRAILING = Sampler(
+    _keyless(functools.partial(sample_ddim, times=trailing_time_steps)), trailing_time_steps
+)
 EULER = Sampler(_keyless(sample_euler), time_steps)
 EULER_ANCESTRAL = Sampler(sample_euler_ancestral, time_steps)
 DPM_SOLVER = Sampler(_keyless(sample_dpm_solver), dpm_time_steps)
 
 
-def _ddim(denoise, schedule, z, steps, start, eta, key, constrain):
-    t_all = time_steps(schedule, steps)[start:]
+def _ddim(denoise, schedule, z, steps, start, eta, key, constrain, times):
+    t_all = times(schedule, steps)[start:]
     t = jnp.asarray(t_all)
     # Past the last step diffusers asks for abar at t - T // steps < 0 and gets abar_0.
     t_next = jnp.asarray(np.maximum(t_all - schedule.num_steps // steps, 0))

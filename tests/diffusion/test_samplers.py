@@ -55,6 +55,29 @@ def test_time_steps_are_stable_diffusions():
     assert t.tolist() == list(range(941, 47, -47))
 
 
+def test_trailing_time_steps_begin_at_the_end():
+    assert samplers.trailing_time_steps(SCHEDULE, 1).tolist() == [999]
+    assert samplers.trailing_time_steps(SCHEDULE, 4).tolist() == [999, 749, 499, 249]
+    assert samplers.trailing_time_steps(SCHEDULE, 3).tolist() == [999, 666, 332]
+    for steps in (0, -1, 1001):
+        with pytest.raises(ValueError, match=f"cannot take {steps} steps"):
+            samplers.trailing_time_steps(SCHEDULE, steps)
+
+
+def test_one_trailing_step_finds_the_mean():
+    """Of all pictures that could be behind the noise; a leading one begins at t = 1, in noise."""
+    z = jax.random.normal(jax.random.key(0), (64, 2))
+    trailing = functools.partial(samplers.sample_ddim, times=samplers.trailing_time_steps)
+    alpha, s = SCHEDULE.alpha(jnp.array(999)), SCHEDULE.s(jnp.array(999))
+    eps = gaussian_denoise(VARIANCE)(z, jnp.full(64, 999))
+    expected = SCHEDULE.alpha(jnp.array(0)) * (z - s * eps) / alpha
+    expected += SCHEDULE.s(jnp.array(0)) * eps
+    np.testing.assert_allclose(run(trailing, z, 1), expected, atol=1e-5)
+    # sigma is 15 there: what the noise says of x is 0.04 / 15 of it.
+    assert np.abs(expected - MEAN).max() < 0.13
+    assert np.abs(run(samplers.sample_ddim, z, 1) - MEAN).max() > 1.0
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1000, 2000])
 def test_impossible_numbers_of_steps(steps):
     with pytest.raises(ValueError, match=f"cannot take {steps} steps"):

@@ -80,6 +80,16 @@ def test_ddim(z, steps, start):
     np.testing.assert_array_equal(samplers.time_steps(scaled_linear(), steps), scheduler.timesteps)
 
 
+@pytest.mark.parametrize(("steps", "start"), [(1, 0), (7, 0), (10, 4)])
+def test_trailing_ddim(z, steps, start):
+    settings = {**SETTINGS, "timestep_spacing": "trailing"}
+    scheduler = diffusers.DDIMScheduler(**settings, clip_sample=False, set_alpha_to_one=False)
+    times = samplers.trailing_time_steps
+    got = samplers.sample_ddim(denoise, scaled_linear(), z, steps, start, times=times)
+    np.testing.assert_allclose(got, torch_loop(scheduler, z, steps, start), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(times(scaled_linear(), steps), scheduler.timesteps)
+
+
 def test_ddim_with_noise(z):
     scheduler = diffusers.DDIMScheduler(**SETTINGS, clip_sample=False, set_alpha_to_one=False)
     key, steps, start = jax.random.key(1), 10, 2
