@@ -16,13 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from experiments.colmap_folder import read_colmap
 from geojax.geometry.camera import Camera, check_camera, pixel_centers, unproject
-from geojax.geometry.colmap import camera_from_colmap
 from geojax.geometry.nerfstudio import camera_from_transforms
 from geojax.io.depth_files import read_depth
 from geojax.io.media import read_image, to_uint8
 
-_COLMAP_FOLDERS = ("sparse/0", "sparse", ".")
 _LEAST_FRAMES = 2
 
 
@@ -136,28 +135,15 @@ def _from_transforms(file: Path) -> tuple[Camera, _Files, str]:
 
 
 def _from_colmap(folder: Path) -> tuple[Camera, _Files, str]:
-    for name in _COLMAP_FOLDERS:
-        model = folder / name
-        if (model / "cameras.txt").is_file() and (model / "images.txt").is_file():
-            break
-        if (model / "cameras.bin").is_file():
-            raise ValueError(
-                f"{model} holds a binary model of COLMAP; write it as text: "
-                f"colmap model_converter --input_path {model} --output_path {model} "
-                "--output_type TXT"
-            )
-    else:
+    try:
+        camera, names, text = read_colmap(folder)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"--data={folder} has neither transforms.json nor cameras.txt and images.txt of COLMAP"
-        )
-    cameras, images = (model / "cameras.txt").read_text(), (model / "images.txt").read_text()
-    try:
-        camera, names = camera_from_colmap(cameras, images)
-    except ValueError as error:
-        raise ValueError(f"{model}: {error}") from error
+        ) from error
     pictures = folder / "images" if (folder / "images").is_dir() else folder
     none: list[Path | None] = [None] * len(names)
-    return camera, _Files([pictures / name for name in names], none, none), cameras + images
+    return camera, _Files([pictures / name for name in names], none, none), text
 
 
 def _read_picture(

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.colmap_folder import read_colmap
 from geojax.geometry import camera_paths
 from geojax.geometry.camera import Camera
 from geojax.geometry.nerfstudio import camera_from_transforms
@@ -51,17 +52,26 @@ def make_way(path: Any, start: Camera, frames: int) -> np.ndarray:
 
 
 def _through(file: str, start: np.ndarray, frames: int) -> np.ndarray:
-    """A spline through the poses of a transforms.json, moved so that the first is the start."""
-    place = Path(file)
-    if not file or not place.is_file():
-        raise FileNotFoundError(f"config.path.poses={file!r}: no such transforms.json")
-    try:
-        keys, _ = camera_from_transforms(json.loads(place.read_text()), height=1, width=1)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+    """A spline through given poses, moved so that the first is the start."""
+    keys = _poses(file)
     poses = np.asarray(keys.camera_to_world, np.float64)
     moved = start @ np.linalg.inv(poses[0]) @ poses
     return camera_paths.spline(moved, max(frames, 2))[:frames]
+
+
+def _poses(file: str) -> Camera:
+    """Cameras of a transforms.json, or of a folder of COLMAP."""
+    place = Path(file)
+    if file and place.is_dir():
+        return read_colmap(place)[0]
+    if not file or not place.is_file():
+        raise FileNotFoundError(
+            f"config.path.poses={file!r}: no such transforms.json or folder of COLMAP"
+        )
+    try:
+        return camera_from_transforms(json.loads(place.read_text()), height=1, width=1)[0]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
 
 
 def between(before: Camera, pose: np.ndarray, share: float) -> Camera:

@@ -1,9 +1,11 @@
 """The walk on tiny random models, whole: made, broken off, gone on with, and fed with mistakes."""
 
+import dataclasses
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
@@ -14,6 +16,9 @@ from experiments.painting import stories
 from experiments.walking import models as walking
 from experiments.walking import paths, results, start
 from experiments.walking.records import count_records, read_record, record_file
+from geojax.geometry import camera_paths
+from geojax.geometry.camera import look_at
+from geojax.geometry.colmap import camera_to_colmap
 from geojax.geometry.nerfstudio import camera_from_transforms
 from geojax.io.depth_files import read_depth
 from geojax.io.media import read_image, write_png
@@ -238,7 +243,7 @@ def test_a_camera_that_sees_nothing_known_shortens_its_step_and_then_stops(
         ({"prompt": " "}, "--prompt is empty"),
         ({"path.kind": "jump"}, "config.path.kind='jump'"),
         ({"path.step": float("inf")}, "config.path: step"),
-        ({"path.kind": "poses", "path.poses": "absent.json"}, "no such transforms.json"),
+        ({"path.kind": "poses", "path.poses": "absent.json"}, "no such transforms.json or folder"),
         ({"candidates": 3}, "needs config.clip"),
         ({"depth.fit": "guess"}, "config.depth.fit='guess'"),
         ({"widest_hole": 0.0}, "config.widest_hole=0.0"),
@@ -293,6 +298,22 @@ def test_a_way_through_poses_starts_where_the_walk_does(tmp_path):
     found = paths.make_way(config.path, camera, 7)
     np.testing.assert_allclose(found[0], camera.camera_to_world, atol=1e-6)
     assert found.shape == (7, 4, 4)
+
+    # From a folder of COLMAP, which gives them in a world of its own.
+    up, ones = jnp.asarray([0.0, 0.0, 1.0]), jnp.ones(3)
+    elsewhere = np.asarray(look_at(jnp.asarray([1.0, 2.0, 3.0]), jnp.zeros(3), up))
+    moved = dataclasses.replace(
+        camera,
+        camera_to_world=jnp.asarray(elsewhere @ way[:3], jnp.float32),
+        **{name: ones * getattr(camera, name) for name in ("fx", "fy", "cx", "cy")},
+    )
+    (tmp_path / "sparse").mkdir()
+    cameras, images = camera_to_colmap(moved, ["a.png", "b.png", "c.png"])
+    (tmp_path / "sparse" / "cameras.txt").write_text(cameras)
+    (tmp_path / "sparse" / "images.txt").write_text(images)
+    config.path.poses = str(tmp_path)
+    expected = camera_paths.spline(way[:3], 7)
+    np.testing.assert_allclose(paths.make_way(config.path, camera, 7), expected, atol=1e-4)
 
 
 def walk_start_camera():
