@@ -48,6 +48,7 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     config.unet.learning_rate = 6e-4
     config.unet.cooldown = 0.25
     config.unet.ema = 0.998
+    config.unet.late = 0.0  # more noise in more of the draws: methods/latent_diffusion_training.py
 
     config.judge = ml_collections.ConfigDict()
     config.judge.batch = 64
@@ -85,4 +86,5 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
         config.vae.steps = 2400
         config.unet.steps = 7000
         config.unet.learning_rate = 4e-4
+        config.unet.late = 1.0
     return config

@@ -147,7 +147,7 @@ def train_inpainting(config: Any, worlds: Worlds, out: Path) -> None:
         optax.clip_by_global_norm(1.0),
         optax.adamw(warmup_stable_decay(settings), b2=0.99, weight_decay=1e-3),
     )
-    step = denoiser_step(unet, text, schedule, optimiser, decay=settings.ema)
+    step = denoiser_step(unet, text, schedule, optimiser, decay=settings.ema, late=settings.late)
     nothing = jnp.zeros((0, 4, vocabulary.MAX_TOKENS), jnp.int32), jnp.zeros((0, 4))
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, Captions, np.ndarray]]:
