@@ -3,7 +3,7 @@
     python -m experiments.paint --task=generate --prompt="a red mug, front view" --count=8 \
         --out=runs/paint
     python -m experiments.paint --task=image_to_image --image=mug.png --strength=0.6 --prompt=...
-    python -m experiments.paint --task=depth_to_image --image=mug.png --depth=mug_depth.png ...
+    python -m experiments.paint --task=depth_to_image --image=mug.png --model=PATH_OR_ID ...
     python -m experiments.paint --task=inpaint --image=room.png --mask=mask.png --fill=nearest \
         --seam=4 --prompt=...
     python -m experiments.paint --task=outpaint --image=room.png --direction=right --frames=4 ...
@@ -52,14 +52,14 @@ FRAMES = ("image", *HOLES, "frames", "blend", *stories.FLAGS)
 TASK_FLAGS = {
     "generate": (*COMMON, *MANY, "size"),
     "image_to_image": (*COMMON, *MANY, "image", "strength"),
-    "depth_to_image": (*COMMON, *MANY, "image", "strength", "depth"),
+    "depth_to_image": (*COMMON, *MANY, "image", "strength", "depth", "depth_model"),
     "inpaint": (*COMMON, *MANY, "image", "mask", *HOLES),
     "outpaint": (*COMMON, *FRAMES, "direction", "shift"),
     "zoom": (*COMMON, *FRAMES, "border", "views", "fps"),
 }
 NEEDED = {
     "image_to_image": ("image",),
-    "depth_to_image": ("image", "depth"),
+    "depth_to_image": ("image",),
     "inpaint": ("image",),
 }
 STRENGTH = {"image_to_image": 0.6, "depth_to_image": 0.8}  # 1 elsewhere
@@ -92,7 +92,12 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
     string("image", None, "Picture to start from.")
     number("strength", None, "Share of the steps that run: 0 nothing, 1 from noise.")
-    string("depth", None, "depth_to_image: depth map, brighter where nearer.")
+    string("depth", None, "depth_to_image: depth map, brighter where nearer; else it is predicted.")
+    string(
+        "depth_model",
+        None,
+        "depth_to_image: what predicts it; the model's own depth_estimator, or the embedded one.",
+    )
     string(
         "mask", None, "inpaint: white where to paint; by default the picture's transparent pixels."
     )
@@ -151,8 +156,12 @@ def read_settings(values: flags.FlagValues = FLAGS) -> dict[str, Any]:
             raise ValueError(f"--{name}={value} must be finite")
     if settings.get("seam", 0) < 0:
         raise ValueError(f"--seam={settings['seam']} must not be negative")
+    if settings.get("depth") is not None and settings["depth_model"] is not None:
+        raise ValueError("--depth and --depth_model: give one of them")
     stories.check_prompt(settings)
     settings["model"] = settings["model"] or inputs.default_model(task)
+    if task == "depth_to_image" and settings["depth"] is None:
+        settings["depth_model"] = settings["depth_model"] or inputs.own_estimator(settings["model"])
     return settings
 
 

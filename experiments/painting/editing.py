@@ -225,7 +225,10 @@ def prepare_image_to_image(settings: dict[str, Any], prior: AnyPrior) -> Callabl
     check_steps(sampler, prior, settings["steps"], settings["strength"], "--strength")
     shown: list[Any] = [image]
     if isinstance(prior, ConditionedPrior):
-        disparity = inputs.read_disparity(settings["depth"], image)
+        if settings["depth"] is None:
+            disparity = inputs.predict_disparity(settings["depth_model"], image)
+        else:
+            disparity = inputs.read_disparity(settings["depth"], image)
         # Beyond the picture's edge the map goes on as the picture does.
         rows, columns = (
             round(after / before * n)

@@ -1,14 +1,18 @@
 """What paint.py reads: pictures, masks, depth maps and models; what is of no use is refused."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from geojax.io.media import read_image
 from geojax.methods.inpainting import check_mask
+from geojax.priors.depth import ESTIMATOR, load_depth
 from geojax.priors.inpainting import ConditionedPrior, load_depth_conditioned, load_inpainting
 from geojax.priors.model_files import open_model
 from geojax.priors.prior import Prior
@@ -123,6 +127,29 @@ def read_disparity(
             f"--depth is {columns}x{rows} pixels, --image {width}x{height}: of other proportions"
         )
     return disparity
+
+
+def own_estimator(model: str) -> str:
+    """The model itself where it is a pipeline with a `depth_estimator`, else the embedded one."""
+    index = Path(model) / "model_index.json"
+    named = not Path(model).exists()  # a hub id; such a pipeline of a depth model has its own
+    own = named or (index.is_file() and ESTIMATOR in json.loads(index.read_text()))
+    return model if own else str(EMBEDDED / "depth")
+
+
+def predict_disparity(
+    model: str, image: Float[np.ndarray, "1 H W 3"]
+) -> Float[np.ndarray, "1 H W"]:
+    """What a depth model says of a picture, larger where nearer.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the flag, as the loader says.
+    """
+    try:
+        depth = load_depth(model)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"--depth_model={model}: {error}") from error
+    return np.asarray(jax.jit(depth.predict)(depth.params, jnp.asarray(image)))
 
 
 def digest(path: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """The editing tasks of paint.py, from flags to files, with a model that paints plain colours."""
 
 import json
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -173,6 +174,33 @@ def test_depth_to_image_follows_the_map(folder, tmp_path):
         run(tmp_path, *flags, f"--depth={tmp_path / 'depth.png'}")
 
 
+def test_depth_to_image_predicts_the_map(folder, tmp_path, monkeypatch):
+    """By the model's own estimator, by the embedded one, or by the one that is named."""
+    flags = ["--task=depth_to_image", "--prompt=red", "--count=1", *short(folder, model="depth")]
+    assert settings_of(*flags)["depth_model"] == "depth"  # no folder of that name: a hub id
+    (tmp_path / "depth").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert settings_of(*flags)["depth_model"] == str(inputs.EMBEDDED / "depth")
+    (tmp_path / "depth" / "model_index.json").write_text('{"depth_estimator": ["a", "b"]}')
+    assert settings_of(*flags)["depth_model"] == "depth"
+
+    ramp = np.linspace(1.0, 3.0, SIZE[1], dtype=np.float32)
+    model = SimpleNamespace(
+        params=2.0,
+        predict=lambda params, image: image[..., 0] * 0.0 + params * ramp[None, None, ::-1],
+    )
+    monkeypatch.setattr(inputs, "load_depth", lambda path: {"named": model}[path])
+    result = run(tmp_path, *flags, "--strength=1", "--depth_model=named")
+    brightness = result.pictures[0].mean(axis=(0, 2))
+    assert brightness[-1] < 0.1 < 0.9 < brightness[0]
+
+
+def test_a_depth_model_that_is_none_is_named(folder, tmp_path):
+    flags = ["--task=depth_to_image", "--prompt=red", *short(folder, model="depth")]
+    with pytest.raises(FileNotFoundError, match=r"--depth_model=.*absent"):
+        run(tmp_path, *flags, f"--depth_model={tmp_path / 'absent'}")
+
+
 @pytest.mark.parametrize("direction", ["left", "down"])
 def test_outpaint_goes_on_from_the_edge(folder, tmp_path, direction):
     flags = ["--task=outpaint", f"--direction={direction}", "--shift=5", "--frames=2"]
@@ -224,7 +252,11 @@ def test_a_zoom_without_a_picture_paints_its_first_frame_too(tmp_path, model):
     ("given", "message"),
     [
         (["--task=inpaint"], "--task=inpaint needs --image"),
-        (["--task=depth_to_image", "--image=x"], "needs --depth"),
+        (["--task=depth_to_image"], "needs --image"),
+        (
+            ["--task=depth_to_image", "--image=x", "--depth=y", "--depth_model=z", "--prompt=a"],
+            "give one of them",
+        ),
         (["--task=zoom", "--mask=x"], "--task=zoom does not take --mask"),
         (["--task=generate", "--strength=1"], "--task=generate does not take --strength"),
         (["--task=zoom", "--fps=nan"], "--fps=nan must be finite"),
