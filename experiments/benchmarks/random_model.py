@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from geojax.models.clip import CLIPText, CLIPTextConfig
-from geojax.models.unet import UNet, UNetConfig
-from geojax.models.vae import VAE, VAEConfig
+from experiments.benchmarks.originals import AUTOENCODER, SD1, TEXT_L
+from geojax.models.clip import CLIPText
+from geojax.models.unet import UNet
+from geojax.models.vae import VAE
 from geojax.weights.folder import abstract_params
 from geojax.weights.pipeline_folder import STABLE_DIFFUSION_SCHEDULER, Component, save_pipeline
 from geojax.worlds import vocabulary
@@ -32,19 +33,7 @@ class Networks(NamedTuple):
     text_encoder: CLIPText
 
 
-STABLE_DIFFUSION_1 = Networks(
-    UNet(UNetConfig(cross_attention_dim=768, sample_size=64)),
-    VAE(
-        VAEConfig(
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            sample_size=512,
-        )
-    ),
-    CLIPText(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)),
-)
+STABLE_DIFFUSION_1 = Networks(UNet(SD1), VAE(AUTOENCODER), CLIPText(TEXT_L))
 
 
 def random_params(module: Any, seed: int) -> Any:
@@ -79,12 +68,6 @@ def write_random_model(
       FileExistsError: `folder` exists and holds something else.
     """
     with TemporaryDirectory() as temporary:
-        tokenizer = Path(temporary)
-        vocabulary.write_tokenizer(tokenizer)
-        file = tokenizer / "tokenizer_config.json"
-        limit = networks.text_encoder.config.max_position_embeddings
-        fields = json.loads(file.read_text()) | {"model_max_length": limit}
-        file.write_text(json.dumps(fields, indent=2) + "\n")
         save_pipeline(
             folder,
             {
@@ -92,8 +75,17 @@ def write_random_model(
                 for i, (name, module) in enumerate(networks._asdict().items())
             },
             STABLE_DIFFUSION_SCHEDULER,
-            tokenizer,
+            write_tokenizer(Path(temporary), networks.text_encoder.config.max_position_embeddings),
         )
+
+
+def write_tokenizer(folder: Path, limit: int) -> Path:
+    """The embedded worlds' tokenizer with another limit of tokens, in a folder; the folder."""
+    vocabulary.write_tokenizer(folder)
+    file = folder / "tokenizer_config.json"
+    fields = json.loads(file.read_text()) | {"model_max_length": limit}
+    file.write_text(json.dumps(fields, indent=2) + "\n")
+    return folder
 
 
 def main(argv: list[str]) -> None:

@@ -6,13 +6,17 @@ import importlib.util
 import numpy as np
 import pytest
 
-from experiments.benchmarks import models, random_model, worker
+from configs.walk import stable_diffusion
+from experiments.benchmarks import models, random_model, random_walk, worker
+from experiments.walking.models import load_models
 from geojax.models.clip import CLIPText
+from geojax.models.clip_vision import CLIP
 from geojax.models.unet import UNet
 from geojax.models.vae import VAE
 from geojax.weights.folder import abstract_params
 from geojax.worlds import vocabulary
 from tests.golden.networks import parameter_count
+from tests.parity.full_size_cases import TINY
 from tests.weights.tiny_family import TEXT, UNET, VAE_CONFIG
 
 
@@ -33,6 +37,38 @@ def test_the_random_model_is_the_original_at_full_size():
         for name, module in random_model.STABLE_DIFFUSION_1._asdict().items()
     }
     assert counts == {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
+
+
+def test_the_random_walk_is_scenescapes_at_full_size():
+    found = random_walk.SCENESCAPE
+    modules = (*found.inpainting, found.depth, found.clip)
+    counts = [parameter_count(abstract_params(module)) for module in modules]
+    assert counts == [865_925_124, 83_653_863, 340_387_840, 343_030_465, 427_616_513]
+
+
+def test_a_walk_loads_the_random_networks(tmp_path):
+    size = vocabulary.write_tokenizer(tmp_path / "tokenizer")
+    tokens = {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1}
+    clip = TINY["clip_l14"].module.config
+    small = random_walk.WalkNetworks(
+        random_model.Networks(
+            UNet(dataclasses.replace(UNET, in_channels=9)),
+            VAE(VAE_CONFIG),
+            CLIPText(dataclasses.replace(TEXT, **tokens)),
+        ),
+        TINY["dpt_large"].module,
+        CLIP(
+            dataclasses.replace(clip, text_config=dataclasses.replace(clip.text_config, **tokens))
+        ),
+    )
+    random_walk.write_random_walk(tmp_path / "walk", small)
+    config = stable_diffusion.get_config()
+    for name in ("model", "depth.model", "clip"):
+        folder = {"model": "inpainting", "depth.model": "depth"}.get(name, name)
+        config.update_from_flattened_dict({name: str(tmp_path / "walk" / folder)})
+    loaded = load_models(config)
+    assert loaded.prior.extra_channels == 5
+    assert loaded.clip is not None
 
 
 def test_without_pytorch_geojax_is_measured_alone(folder, monkeypatch, capsys):

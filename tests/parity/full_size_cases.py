@@ -3,6 +3,15 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+from experiments.benchmarks.originals import (
+    AUTOENCODER,
+    CLIP_L,
+    DPT_LARGE,
+    SD1,
+    SD2,
+    TEXT_H,
+    TEXT_L,
+)
 from geojax.models.bit import BitConfig
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.clip_vision import CLIP, CLIPConfig, CLIPVisionConfig
@@ -10,7 +19,7 @@ from geojax.models.depth_anything import DepthAnything, DepthAnythingConfig
 from geojax.models.dinov2 import Dinov2Config
 from geojax.models.dpt import DPT, DPTConfig
 from geojax.models.unet import UNet, UNetConfig
-from geojax.models.vae import VAE, VAEConfig
+from geojax.models.vae import VAE
 
 
 class Case(NamedTuple):
@@ -20,39 +29,6 @@ class Case(NamedTuple):
     count: int | None = None
 
 
-SD1 = UNetConfig(cross_attention_dim=768, sample_size=64)
-SD2 = UNetConfig(
-    cross_attention_dim=1024,
-    attention_head_dim=(5, 10, 20, 20),
-    use_linear_projection=True,
-    sample_size=64,
-)
-AUTOENCODER = VAEConfig(
-    block_out_channels=(128, 256, 512, 512),
-    layers_per_block=2,
-    down_block_types=("DownEncoderBlock2D",) * 4,
-    up_block_types=("UpDecoderBlock2D",) * 4,
-    sample_size=512,
-)
-TEXT_L = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
-TEXT_H = CLIPTextConfig(
-    hidden_size=1024,
-    intermediate_size=4096,
-    num_attention_heads=16,
-    num_hidden_layers=24,
-    hidden_act="gelu",
-)
-CLIP_L = CLIPConfig(
-    text_config=TEXT_L,
-    vision_config=CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        patch_size=14,
-    ),
-    projection_dim=768,
-)
 CLIP_H = CLIPConfig(
     text_config=TEXT_H,
     vision_config=CLIPVisionConfig(
@@ -66,15 +42,6 @@ CLIP_H = CLIPConfig(
     projection_dim=1024,
 )
 
-
-DPT_LARGE = DPTConfig(
-    hidden_size=1024,
-    intermediate_size=4096,
-    num_hidden_layers=24,
-    num_attention_heads=16,
-    backbone_out_indices=(5, 11, 17, 23),
-    neck_hidden_sizes=(256, 512, 1024, 1024),
-)
 DPT_HYBRID = DPTConfig(
     is_hybrid=True,
     neck_hidden_sizes=(256, 512, 768, 768),
