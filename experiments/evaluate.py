@@ -2,6 +2,8 @@
 
     python -m experiments.evaluate --suite=text_to_3d --config=configs/distill/worlds.py \
         --prompts=12 --seeds=2 --out=runs/evaluate [--config.FIELD=...]
+    python -m experiments.evaluate --suite=losses --losses=sds,csd --prompts=4 --seeds=2 \
+        --out=runs/losses [--config.FIELD=...]
     python -m experiments.evaluate --suite=generate --count=96 --out=runs/evaluate
     python -m experiments.evaluate --suite=inpaint --count=200 --out=runs/evaluate
     python -m experiments.evaluate --suite=clip --count=400 --out=runs/evaluate
@@ -11,8 +13,10 @@
 
 `text_to_3d` distils prompts that the prior was never trained on, each in a folder of its own under
 OUT: what is finished is not done again, and an interrupted one goes on. It writes table.json and
-objects.png. `generate` samples pictures of such captions and asks the judge what they show; it
-writes generate.json and generate.png.
+objects.png. `losses` does that with each loss of the family, and compares quality, colours,
+diversity and cost; what --config.FIELD changes it changes for all. It writes losses.json and
+losses.png beside a folder a loss. `generate` samples pictures of such captions and asks the judge
+what they show; it writes generate.json and generate.png.
 
 `inpaint` paints into holes of rooms that were never drawn in training, and compares with what was
 there, with the nearest known colours, and with another prompt by CLIP; it writes inpaint.json and
@@ -31,6 +35,7 @@ from experiments.errors import reported
 from experiments.evaluation.clip_pair import evaluate_clip
 from experiments.evaluation.depth import evaluate_depth
 from experiments.evaluation.inpainting import evaluate_inpainting
+from experiments.evaluation.losses import evaluate_losses, loss_configs
 from experiments.evaluation.objects import PROMPTS, evaluate_objects
 from experiments.evaluation.pictures import evaluate_pictures
 from experiments.evaluation.scene_walk import VARIANTS, evaluate_scene_walk
@@ -40,10 +45,12 @@ from experiments.painting.sampling import SAMPLERS
 FLAGS = flags.FLAGS
 
 COUNT = {"generate": 96, "inpaint": 200, "clip": 400, "depth": 200, "scene_walk": 8}
+PROMPT_COUNT = {"text_to_3d": 12, "losses": 4}
 # The flags that only some suites look at; another one given is a mistake, and said so.
 SUITES = {
-    "prompts": ("text_to_3d",),
-    "seeds": ("text_to_3d",),
+    "prompts": tuple(PROMPT_COUNT),
+    "seeds": tuple(PROMPT_COUNT),
+    "losses": ("losses",),
     "count": tuple(COUNT),
     "steps": ("generate", "inpaint"),
     "guidance": ("generate", "inpaint"),
@@ -60,13 +67,16 @@ SUITES = {
 
 def define_flags() -> None:
     """The flags of this binary."""
-    flags.DEFINE_enum("suite", "text_to_3d", ["text_to_3d", *COUNT], "What to measure.")
+    flags.DEFINE_enum("suite", "text_to_3d", [*PROMPT_COUNT, *COUNT], "What to measure.")
     config_flags.DEFINE_config_file(
         "config", "configs/distill/worlds.py", "Recipe, a file of configs/.", lock_config=True
     )
     flags.DEFINE_string("out", "runs/evaluate", "Folder of the runs and the tables.")
-    flags.DEFINE_integer("prompts", 12, "text_to_3d: the first so many of PROMPTS.")
-    flags.DEFINE_integer("seeds", 2, "text_to_3d: runs a prompt.", lower_bound=1)
+    flags.DEFINE_integer(
+        "prompts", None, f"The first so many of PROMPTS: {PROMPT_COUNT} by default."
+    )
+    flags.DEFINE_integer("seeds", 2, "text_to_3d, losses: runs a prompt.", lower_bound=1)
+    flags.DEFINE_list("losses", None, "losses: variants of the recipe; all of them by default.")
     flags.DEFINE_integer(
         "count", None, f"How many pictures or walks: {COUNT} by default.", lower_bound=1
     )
@@ -91,7 +101,7 @@ def check_flags() -> None:
         raise ValueError(f"--suite={suite} does not take {', '.join(wrong)}")
     if suite == "scene_walk" and "method" not in FLAGS.config:
         raise ValueError("--suite=scene_walk needs a recipe of configs/walk for --config")
-    if not 1 <= FLAGS.prompts <= len(PROMPTS):
+    if FLAGS.prompts is not None and not 1 <= FLAGS.prompts <= len(PROMPTS):
         raise ValueError(f"--prompts={FLAGS.prompts} must be in 1..{len(PROMPTS)}")
 
 
@@ -102,8 +112,15 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     check_flags()
     out, config, suite = Path(FLAGS.out), FLAGS.config, FLAGS.suite
-    if suite == "text_to_3d":
-        evaluate_objects(config, PROMPTS[: FLAGS.prompts], FLAGS.seeds, out)
+    if suite in PROMPT_COUNT:
+        prompts = PROMPTS[: FLAGS.prompts or PROMPT_COUNT[suite]]
+        if suite == "text_to_3d":
+            evaluate_objects(config, prompts, FLAGS.seeds, out)
+        else:
+            flag = FLAGS["config"]
+            recipe = config_flags.get_config_filename(flag)
+            changes = config_flags.get_override_values(flag)
+            evaluate_losses(loss_configs(recipe, FLAGS.losses, changes), prompts, FLAGS.seeds, out)
         return
     count = FLAGS.count or COUNT[suite]
     sampling = {"sampler": FLAGS.sampler, "steps": FLAGS.steps, "guidance": FLAGS.guidance}

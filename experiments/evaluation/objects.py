@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,27 @@ def mean_and_spread(values: Sequence[float | None]) -> dict[str, float | None]:
     }
 
 
+def run_path(out: Path, prompt: str, seed: int) -> Path:
+    """The folder of one run: OUT/red_mug-0."""
+    return out / f"{prompt.split(' ', 1)[1].replace(' ', '_')}-{seed}"
+
+
+def with_seed(config: Any, seed: int) -> Any:
+    """A copy of a recipe with a seed."""
+    config = config.copy_and_resolve_references()
+    config.seed = seed
+    return config
+
+
+def finished(config: Any, folder: Path) -> dict[str, Any] | None:
+    """The summary of a run that came to its end, or None."""
+    file = folder / "summary.json"
+    if not file.exists():
+        return None
+    summary = json.loads(file.read_text())
+    return summary if summary["steps"] == distill.last_step(config) else None
+
+
 def run_object(
     config: Any, prompt: str, seed: int, folder: Path, tools: distill.Tools
 ) -> dict[str, Any]:
@@ -52,21 +73,30 @@ def run_object(
 
     A run that diverges has {"failed": cause} and no figures: it counts as missed.
     """
-    config = config.copy_and_resolve_references()
-    config.seed = seed
+    config = with_seed(config, seed)
     with distill.open_object(config, prompt, folder, tools) as run:
-        file = run.path / "summary.json"
-        if file.exists():
-            summary = json.loads(file.read_text())
-            if summary["steps"] == distill.last_step(config):
-                print(f"{folder}: finished before", flush=True)
-                return summary
+        if summary := finished(config, run.path):
+            print(f"{folder}: finished before", flush=True)
+            return summary
         print(f"{folder}: {prompt!r}, seed {seed}", flush=True)
         try:
             return distill.distill(config, prompt, run, tools)
         except FloatingPointError as error:
             print(f"{folder}: {error}", flush=True)
             return {"prompt": prompt, "seed": seed, "failed": str(error)}
+
+
+def run_objects(
+    config: Any, prompts: Sequence[str], seeds: int, out: Path, tools: distill.Tools
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Distil every prompt with every seed: prompt, folder and summary of each run.
+
+    Seed by seed, so that a broken-off evaluation has all prompts.
+    """
+    for seed in range(config.seed, config.seed + seeds):
+        for prompt in prompts:
+            folder = run_path(out, prompt, seed)
+            yield prompt, folder, run_object(config, prompt, seed, folder, tools)
 
 
 def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -162,19 +192,11 @@ def evaluate_objects(config: Any, prompts: Sequence[str], seeds: int, out: Path)
         distill.check_config(config, prompt)
     object_report.load_judge(Path(config.model))  # an absent judge is an error now, not at the end
     tools = distill.prepare(config)
-    folders = {
-        prompt: [
-            out / f"{prompt.split(' ', 1)[1].replace(' ', '_')}-{config.seed + k}"
-            for k in range(seeds)
-        ]
-        for prompt in prompts
-    }
+    folders: dict[str, list[Path]] = {prompt: [] for prompt in prompts}
     runs: dict[str, list[dict[str, Any]]] = {prompt: [] for prompt in prompts}
-    # Seed by seed, so that a broken-off evaluation has all prompts.
-    for k in range(seeds):
-        for prompt in prompts:
-            folder = folders[prompt][k]
-            runs[prompt].append(run_object(config, prompt, config.seed + k, folder, tools))
+    for prompt, folder, summary in run_objects(config, prompts, seeds, out, tools):
+        folders[prompt].append(folder)
+        runs[prompt].append(summary)
     result = {"suite": "text_to_3d", "config": config.to_dict(), **summarise(runs)}
     write_json(out / "table.json", result)
     write_png(out / "objects.png", object_sheet(folders, runs))
