@@ -39,6 +39,7 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
 
     config.unet = ml_collections.ConfigDict()
     config.unet.channels = (64, 96, 128)
+    config.unet.attention = (False, True, True)  # at each of these widths
     config.unet.heads = 4
     config.unet.text_width = 128
     config.unet.text_layers = 2
@@ -87,4 +88,6 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
         config.unet.steps = 7000
         config.unet.learning_rate = 4e-4
         config.unet.late = 1.0
+        # A texture goes on in a hole by looking at where it is whole.
+        config.unet.attention = (True, True, True)
     return config

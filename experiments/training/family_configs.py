@@ -29,14 +29,15 @@ def vae_config(config: Any, scaling_factor: float) -> dict[str, Any]:
 
 def unet_config(config: Any, in_channels: int | None = None) -> dict[str, Any]:
     """config.json of the denoiser; with `in_channels`, of one that is shown more than the noise."""
+    down = ["CrossAttnDownBlock2D" if there else "DownBlock2D" for there in config.unet.attention]
     return {
         "_class_name": "UNet2DConditionModel",
         "in_channels": in_channels or config.vae.latent_channels,
         "out_channels": config.vae.latent_channels,
         "sample_size": config.image_size // 2 ** (len(config.vae.channels) - 1),
         "block_out_channels": list(config.unet.channels),
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "down_block_types": down,
+        "up_block_types": [name.replace("Down", "Up") for name in reversed(down)],
         "mid_block_type": "UNetMidBlock2DCrossAttn",
         "layers_per_block": 1,
         "attention_head_dim": config.unet.heads,

@@ -1,7 +1,8 @@
 """The inpainting denoiser with its text encoder, end to end, on latents made once.
 
-It starts from a denoiser of the same sizes, whose first convolution gains channels of zeros (as
+It starts from a denoiser of the same widths, whose first convolution gains channels of zeros (as
 Stable Diffusion's did), and sees beside the noisy latent the hole and the latent of what is around.
+Where its recipe asks for attention that the denoiser has not, that begins by adding nothing.
 """
 
 import itertools
@@ -35,7 +36,7 @@ from geojax.methods.train_state import TrainState, init_state
 from geojax.models.clip import CLIPText, CLIPTextConfig
 from geojax.models.unet import UNet, UNetConfig
 from geojax.priors.inpainting import GREY, latent_mask
-from geojax.weights.folder import Params, load_component
+from geojax.weights.folder import Params, load_component, load_config
 from geojax.worlds import pictures, room_pictures, vocabulary
 from geojax.worlds.room_holes import random_hole
 
@@ -107,11 +108,30 @@ def without(drawn: Captioned) -> Captioned:
 
 
 def grown(params: Params, small: Params) -> Params:
-    """Parameters of a network with fewer input channels in one with more; the others are zero."""
-    kernel = np.zeros(params["conv_in"]["kernel"].shape, np.float32)
-    channels = small["conv_in"]["kernel"].shape[2]
-    kernel[:, :, :channels] = small["conv_in"]["kernel"]
-    return {**small, "conv_in": {**small["conv_in"], "kernel": jnp.asarray(kernel)}}
+    """A network's parameters from one with fewer input channels or less attention.
+
+    The new channels are of zeros, and what a new attention adds is zero, so that at first it says
+    what the small one says.
+
+    Args:
+      params: fresh ones of the network.
+      small: those to take over.
+    """
+    start: dict[str, Any] = {}
+    for name, value in params.items():
+        if name not in small:
+            start[name] = jax.tree_util.tree_map_with_path(_silent, value)
+        elif isinstance(value, dict):
+            start[name] = grown(value, small[name])
+        else:
+            missing = [(0, n - m) for n, m in zip(value.shape, small[name].shape, strict=True)]
+            start[name] = jnp.pad(jnp.asarray(small[name]), missing)
+    return start
+
+
+def _silent(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
+    """A leaf of a new attention; its last layer is zero."""
+    return jnp.zeros_like(value) if path[-2:][0].key == "proj_out" else value
 
 
 def train_inpainting(config: Any, worlds: Worlds, out: Path) -> None:
@@ -138,7 +158,7 @@ def train_inpainting(config: Any, worlds: Worlds, out: Path) -> None:
     }
     if config.start:
         start = Path(config.start)
-        small = UNet(UNetConfig.from_dict(unet_config(config)))
+        small = UNet(UNetConfig.from_dict(load_config(start / "unet")))
         params = {
             "unet": grown(params["unet"], load_component(start / "unet", small)),
             "text_encoder": load_component(start / "text_encoder", text),
