@@ -98,6 +98,7 @@ def evaluate_losses(
 
     Both are written after each loss: one that is broken off has those before it.
     """
+    # This process computes with NumPy alone: an accelerator that it held, no other could have.
     folders = {
         loss: {
             prompt: [objects.run_path(out / loss, prompt, c.seed + k) for k in range(seeds)]

@@ -197,12 +197,9 @@ def test_losses_are_compared_and_no_run_is_made_twice(family, tmp_path):
 
 
 @pytest.mark.end_to_end
-def test_flags_of_another_suite_and_bad_losses_are_refused(tmp_path):
+def test_losses_are_of_their_suite_alone(tmp_path):
     out = tmp_path / "out"
-    for flags, message in (
-        (["--suite=text_to_3d", "--losses=sds"], "does not take --losses"),
-        (["--suite=losses", "--losses=sdz"], "--losses=sdz is none of sds, "),
-    ):
-        done = run("evaluate", *flags, f"--out={out}")
-        assert done.returncode == 1 and message in done.stderr
-        assert not out.exists()
+    done = run("evaluate", "--losses=sds", f"--out={out}")
+    assert done.returncode == 1
+    assert "--suite=text_to_3d does not take --losses" in done.stderr
+    assert not out.exists()
