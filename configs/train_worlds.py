@@ -13,13 +13,13 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     """Sizes and lengths of the stages, of one of two families.
 
     Args:
-      family: "objects" (text to image, and the judge) or "editor" (inpainting, captions, depth, of
-        objects and rooms, started from the first).
+      family: "objects" (text to image, the judge, and what scores renderings) or "editor"
+        (inpainting, captions, depth, of objects and rooms, started from the first).
     """
     if family not in ("objects", "editor"):
         raise ValueError(f"no family {family!r}; expected 'objects' or 'editor'")
     config = ml_collections.ConfigDict()
-    config.stages = ("vae", "unet", "judge")
+    config.stages = ("vae", "unet", "judge", "classifier", "discriminator")
     config.family = "family"
     config.start = ""
     config.seed = 0
@@ -55,6 +55,19 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     config.judge.batch = 64
     config.judge.steps = 3000
     config.judge.learning_rate = 2e-3
+
+    config.classifier = ml_collections.ConfigDict()
+    config.classifier.batch = 64
+    config.classifier.steps = 3000
+    config.classifier.learning_rate = 2e-3
+
+    config.discriminator = ml_collections.ConfigDict()
+    config.discriminator.channels = (32, 64, 96, 96)
+    config.discriminator.batch = 32
+    config.discriminator.steps = 4000
+    config.discriminator.learning_rate = 1e-3
+    config.discriminator.cooldown = 0.5
+    config.discriminator.penalty = 10.0
 
     config.clip = ml_collections.ConfigDict()
     config.clip.folder = "family/clip"

@@ -4,7 +4,8 @@
         --out=runs/blue_chair [--config.FIELD=...]
     python -m experiments.distill --config=configs/distill/worlds.py:csd ...
 
-After the colon, another loss of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa.
+After the colon, another loss of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa;
+or, in place of the denoiser, a model that scores images: classifier, elbo, discriminator, clip.
 Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
 summary.json. The same command again resumes, bit for bit. --config.stop_after=N ends after N steps
 for now, with a report of what is there; without it the same run goes on to its end.
@@ -27,6 +28,7 @@ from experiments.errors import reported
 from experiments.latent_pictures import LatentPictures
 from experiments.model_options import model_options
 from experiments.recipe_checks import check_config
+from experiments.scorer_recipe import is_scored, load_scorer
 from experiments.spending import Spending, spent_before
 from geojax.geometry.occupancy import full_grid
 from geojax.io.atomic import write_json
@@ -38,6 +40,7 @@ from geojax.methods import text_to_3d
 from geojax.methods.variational import OwnTraining, init_own_score
 from geojax.methods.view_prompts import shorten_prompt
 from geojax.models.fields import Field
+from geojax.priors.image_scorer import ImageScorer
 from geojax.priors.prior import Prior
 from geojax.priors.stable_diffusion import load_stable_diffusion
 from geojax.priors.text_condition import TextCondition
@@ -63,7 +66,7 @@ class Tools(NamedTuple):
     """What does not depend on prompt and seed: loaded once, each step compiled once.
 
     Attributes:
-      prior: the image model.
+      model: the image model, a denoiser or what scores images.
       field: what is optimised, and
       optimiser: by what.
       steps: (large, shaded) -> step.
@@ -71,30 +74,45 @@ class Tools(NamedTuple):
       own: how the network of VSD is trained along, or None.
     """
 
-    prior: Prior
+    model: Prior | ImageScorer
     field: Field
     optimiser: optax.GradientTransformation
     steps: dict[tuple[bool, bool], Callable[..., Any]]
     pictures: object_report.Pictures
     own: OwnTraining | None = None
 
+    @property
+    def prior(self) -> Prior:
+        """The image model, for what needs a denoiser.
+
+        Raises:
+          ValueError: it is none.
+        """
+        if not isinstance(self.model, Prior):
+            raise ValueError("this needs a recipe with a denoiser, and this one scores images")
+        return self.model
+
 
 def prepare(config: Any) -> Tools:
     """Load the model of a recipe and make its steps; they compile when they are first called."""
-    prior = load_stable_diffusion(config.model, **model_options(config))
-    scene, own = recipe.make_scene(config, prior), recipe.own_training(config)
+    model: Prior | ImageScorer = (
+        load_scorer(config)
+        if is_scored(config)
+        else load_stable_diffusion(config.model, **model_options(config))
+    )
+    scene, own = recipe.make_scene(config, model), recipe.own_training(config)
     steps = {
-        (large, shaded): recipe.make_step(config, prior, scene, own, large=large, shaded=shaded)
+        (large, shaded): recipe.make_step(config, model, scene, own, large=large, shaded=shaded)
         for large in (False, True)
         for shaded in (False, True)
     }
-    if scene.background is not None and config.latent:
+    if scene.background is not None and isinstance(model, Prior) and config.latent:
         pictures: object_report.Pictures = LatentPictures(
-            config, scene.field, scene.background, prior
+            config, scene.field, scene.background, model
         )
     else:
         pictures = object_report.Pictures(config, scene.field)
-    return Tools(prior, scene.field, scene.optimiser, steps, pictures, own)
+    return Tools(model, scene.field, scene.optimiser, steps, pictures, own)
 
 
 def last_step(config: Any) -> int:
@@ -132,9 +150,9 @@ def open_object(config: Any, prompt: str, out: str | Path, tools: Tools) -> RunF
     return open_run(out, fields, _MAY_CHANGE, needed_bytes(config, tools))
 
 
-def embed_prompt(config: Any, prompt: str, prior: Prior) -> text_to_3d.PromptViews:
+def embed_prompt(config: Any, prompt: str, model: Prior | ImageScorer) -> text_to_3d.PromptViews:
     """The prompt from every side; one over the limit of tokens loses its end, with a warning."""
-    subject, embed = prompt, prior.embed
+    subject, embed = prompt, model.embed
     if isinstance(embed, TextCondition):
         names = [name for row in config.view_suffixes for name in row]
         subject = shorten_prompt(lambda texts: embed.tokenize(texts).cut, prompt, names)
@@ -147,7 +165,7 @@ def embed_prompt(config: Any, prompt: str, prior: Prior) -> text_to_3d.PromptVie
             )
     elevations = np.radians(config.view_elevations)
     return text_to_3d.embed_views(
-        prior, subject, config.view_suffixes, elevations, config.negative_prompt
+        model, subject, config.view_suffixes, elevations, config.negative_prompt
     )
 
 
@@ -168,7 +186,7 @@ def distill(
     """
     started = time.monotonic() if started is None else started
     steps, pictures = tools.steps, tools.pictures
-    views = embed_prompt(config, prompt, tools.prior)
+    views = embed_prompt(config, prompt, tools.model)
     state = initial_state(config, tools)
     metadata: dict[str, Any] = {}
     with closing(Checkpointer(run.checkpoints, keep=_KEPT)) as checkpointer:
@@ -185,7 +203,7 @@ def distill(
                 # A draw that depends on the step alone: a resumed run makes the same choices.
                 chance = np.random.default_rng((config.seed, step)).uniform()
                 shaded = lit and chance < config.shaded_share
-                state, metrics = steps[large, shaded](state, tools.prior.params, views)
+                state, metrics = steps[large, shaded](state, tools.model.params, views)
 
                 last = step + 1 == end
                 figures = {name: float(value) for name, value in metrics.items()}

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from experiments.scorer_recipe import choose_transmittance
 from geojax.geometry.camera_sampling import CameraDistribution
-from geojax.methods import score_distillation, text_to_3d, timesteps
+from geojax.methods import denoiser_critic, score_distillation, text_to_3d, timesteps
 from geojax.methods.score_distillation import Loss
+from geojax.methods.scorer_critic import scorer_critic
 from geojax.methods.variational import OwnTraining
 from geojax.models.backgrounds import TextureBackground, with_background
 from geojax.models.fields import Field, HashGridField, VoxelField, as_field, linear_blob
+from geojax.priors.image_scorer import ImageScorer
 from geojax.priors.prior import Prior
 
 FIELDS = ("hash", "voxels")
@@ -40,7 +43,7 @@ def choose_loss(config: Any) -> Loss:
     return loss
 
 
-def choose_times(config: Any, num_steps: int) -> text_to_3d.Times:
+def choose_times(config: Any, num_steps: int) -> denoiser_critic.Times:
     """(key, step, count) -> t, by `config.times`; the last three are the same t for all views.
 
     Raises:
@@ -135,9 +138,9 @@ def make_field(config: Any, channels: int = 3) -> Field:
     raise ValueError(f"config.field.kind={f.kind!r} is not one of {FIELDS}")
 
 
-def make_scene(config: Any, prior: Prior) -> Scene:
+def make_scene(config: Any, model: Prior | ImageScorer) -> Scene:
     """Field, background and optimiser of a recipe."""
-    channels = prior.latent_channels if config.latent else 3
+    channels = model.latent_channels if config.latent and isinstance(model, Prior) else 3
     field = make_field(config, channels)
     # A falling rate averages the noise of the last steps out of the surface.
     schedule = partial(
@@ -173,9 +176,26 @@ def sample_capacity(config: Any, large: bool) -> int:
     return round(growth**2 * config.capacity)
 
 
+def choose_critic(
+    config: Any, model: Prior | ImageScorer, own: OwnTraining | None
+) -> text_to_3d.Critic:
+    """What judges renderings: score distillation of a prior, or the score of a scorer."""
+    if isinstance(model, ImageScorer):
+        transmittance = choose_transmittance(config)
+        return scorer_critic(model, weight=config.scorer.weight, transmittance=transmittance)
+    return denoiser_critic.denoiser_critic(
+        model,
+        guidance=config.guidance,
+        times=choose_times(config, model.schedule.num_steps),
+        loss=choose_loss(config),
+        latent=config.latent,
+        own=own,
+    )
+
+
 def make_step(
     config: Any,
-    prior: Prior,
+    model: Prior | ImageScorer,
     scene: Scene,
     own: OwnTraining | None,
     *,
@@ -187,13 +207,15 @@ def make_step(
     # "Auto": the compiler places what the step does not.
     mesh = jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
     size = config.large_size if large else config.small_size
+    if config.latent and isinstance(model, Prior):
+        size = size * model.latent_size // model.image_size
     return text_to_3d.distillation_step(
-        prior,
+        choose_critic(config, model, own),
         scene.field,
         scene.optimiser,
         mesh,
         views=config.views,
-        size=size * prior.latent_size // prior.image_size if config.latent else size,
+        size=size,
         distribution=CameraDistribution(**config.cameras),
         radius=config.field.radius,
         samples=config.samples,
@@ -201,15 +223,10 @@ def make_step(
         shaded=shaded,
         ambient=config.ambient,
         textureless=config.textureless,
-        guidance=config.guidance,
-        times=choose_times(config, prior.schedule.num_steps),
         steps=config.steps,
         weights=text_to_3d.Weights(**config.weights),
         grid_every=config.grid_every,
-        loss=choose_loss(config),
-        latent=config.latent,
         background=scene.background,
-        own=own,
     )
 
 

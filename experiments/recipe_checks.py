@@ -7,6 +7,7 @@ import jax
 
 from experiments import recipe
 from experiments.model_options import model_options
+from experiments.scorer_recipe import choose_transmittance, is_scored, scorer_folder
 
 # Field -> the least it may be. `stop_after` 0: to the end.
 LEAST = {
@@ -36,7 +37,7 @@ def check_config(config: Any, prompt: str) -> None:
 
     Raises:
       ValueError: naming the field, its value and what was expected.
-      FileNotFoundError: an adaptation of the model is not there.
+      FileNotFoundError: an adaptation of the model, or what scores the renderings, is not there.
     """
     if not prompt.strip():
         raise ValueError("--prompt is empty; expected a description such as 'a red mug'")
@@ -51,7 +52,10 @@ def check_config(config: Any, prompt: str) -> None:
         )
     if config.loss == "nfsd" and config.negative_prompt is None:
         raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
-    recipe.choose_loss(config)
+    if is_scored(config):
+        _check_scorer(config)
+    else:
+        recipe.choose_loss(config)
     recipe.choose_times(config, 1000)
     recipe.choose_optimiser(config, config.field.learning_rate)
     recipe.make_field(config)
@@ -86,6 +90,18 @@ def _check_numbers(config: Any) -> None:
         low, high = config[name]
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"config.{name} must be 0 <= low < high <= 1, got {config[name]}")
+
+
+def _check_scorer(config: Any) -> None:
+    if "scorer" not in config:
+        raise ValueError(
+            f"config.loss={config.loss!r} needs the fields config.scorer: take the variant "
+            f"configs/distill/worlds.py:{config.loss}"
+        )
+    if config.latent:
+        raise ValueError(f"config.loss={config.loss!r} scores pictures: config.latent must be off")
+    choose_transmittance(config)
+    scorer_folder(config)
 
 
 def _field(config: Any, name: str) -> Any:

@@ -3,7 +3,9 @@
     python -m experiments.train_worlds --config=configs/train_worlds.py --out=runs/worlds-64
     python -m experiments.train_worlds --config=configs/train_worlds.py:editor --out=runs/editor
 
-The first makes `worlds-64`: autoencoder, denoiser with its text encoder, and the judge, of objects.
+The first makes `worlds-64`: autoencoder, denoiser with its text encoder, and the judge, of objects,
+and a classifier and a discriminator that score renderings (`scorers/`); with --stage=classifier or
+--stage=discriminator, that one alone.
 The second makes what edits and measures pictures of objects and rooms: an inpainting family, the
 pair that scores captions, and the depth model. Pictures are traced first; a stage that is finished
 is not trained again, an interrupted one goes on. Everything is written to OUT in the layout of
@@ -18,9 +20,11 @@ from ml_collections import config_flags
 from experiments.devices import use_every_core
 from experiments.errors import reported
 from experiments.training.autoencoder import train_autoencoder
+from experiments.training.classifier import train_classifier
 from experiments.training.clip_pair import train_clip
 from experiments.training.denoiser import train_denoiser
 from experiments.training.depth import train_depth
+from experiments.training.discriminator import train_discriminator
 from experiments.training.inpainting import train_inpainting
 from experiments.training.judge import train_judge
 from experiments.training.worlds import load_worlds
@@ -32,6 +36,8 @@ _STAGES = {
     "vae": train_autoencoder,
     "unet": train_denoiser,
     "judge": train_judge,
+    "classifier": train_classifier,
+    "discriminator": train_discriminator,
     "inpainting": train_inpainting,
     "clip": train_clip,
     "depth": train_depth,

@@ -9,6 +9,12 @@ Papers: sds        Poole et al., "DreamFusion: Text-to-3D using 2D Diffusion" (2
         ism        Liang et al., "LucidDreamer" (2023), interval score matching
         dreamtime  Huang et al., "DreamTime" (2023), SDS on its schedule of t
         hifa       Zhu and Zhuang, "HiFA" (2023), likewise
+Any model that scores images in place of the denoiser:
+        classifier     of kind and colour, another one than the judge
+        elbo           the autoencoder, which hears no prompt
+        discriminator  of true pictures with their captions
+        clip           Jain et al., "Zero-Shot Text-Guided Object Generation with Dream Fields"
+                       (2022)
 Command: python -m experiments.distill --config=configs/distill/worlds.py:csd \
              --prompt="a red mug" --out=runs/red_mug_csd
     without a colon: sds.
@@ -23,17 +29,21 @@ import ml_collections
 from geojax.worlds import captions, pictures
 
 VARIANTS = ("sds", "sjc", "sjc_pixels", "vsd", "csd", "nfsd", "ism", "dreamtime", "hifa")
+"""The family of score distillation."""
+
+SCORERS = ("classifier", "elbo", "discriminator", "clip")
+"""What scores images."""
 
 
 def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
-    """The recipe of one of VARIANTS; without a name, the first.
+    """The recipe of one of VARIANTS or SCORERS; without a name, the first.
 
     Raises:
       ValueError: for any other name.
     """
     variant = variant or VARIANTS[0]
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant {variant!r} of this recipe; there are {', '.join(VARIANTS)}")
+    if variant not in (known := (*VARIANTS, *SCORERS)):
+        raise ValueError(f"no variant {variant!r} of this recipe; there are {', '.join(known)}")
     config = _sds()
     changes = {
         "sjc": _sjc,
@@ -47,6 +57,15 @@ def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
     }
     if variant in changes:
         changes[variant](config)
+    if variant in SCORERS:
+        _scorer(config)
+        config.loss = variant
+        config.scorer.weight = {
+            "classifier": 10.0,
+            "elbo": 0.01,
+            "discriminator": 10.0,
+            "clip": 10.0,
+        }[variant]
     return config
 
 
@@ -196,3 +215,14 @@ def _dreamtime(config: ml_collections.ConfigDict) -> None:
 def _hifa(config: ml_collections.ConfigDict) -> None:
     config.times = "hifa"
     config.t_last = (0.02, 0.5)
+
+
+def _scorer(config: ml_collections.ConfigDict) -> None:
+    """What a score needs, and score distillation does not."""
+    config.scorer = ml_collections.ConfigDict()
+    config.scorer.weight = 1.0  # of the score, against `weights`
+    # Dream Fields' loss: its weight, the target at first and at last, and the share of the run
+    # in which it rises from the one to the other.
+    config.scorer.transmittance = 0.0
+    config.scorer.transmittance_range = (0.4, 0.75)
+    config.scorer.transmittance_over = 0.5

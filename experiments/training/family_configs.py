@@ -5,7 +5,7 @@ The fields are those of diffusers and transformers, so that their classes read t
 
 from typing import Any
 
-from geojax.worlds import solids, vocabulary
+from geojax.worlds import captions, solids, vocabulary
 
 
 def vae_config(config: Any, scaling_factor: float) -> dict[str, Any]:
@@ -142,5 +142,16 @@ def judge_config(config: Any) -> dict[str, Any]:
         "channels": [32, 64, 96, 128],
         "kinds": list(solids.KINDS),
         "colours": list(solids.COLOURS),
+        "image_size": config.image_size,
+    }
+
+
+def discriminator_config(config: Any) -> dict[str, Any]:
+    """config.json of the discriminator; `phrases` is all that an object's caption may say."""
+    elevations = [name for _, name in captions.ELEVATIONS]
+    return {
+        "_class_name": "Discriminator",
+        "channels": list(config.discriminator.channels),
+        "phrases": [*solids.KINDS, *solids.COLOURS, *captions.AZIMUTHS, *elevations],
         "image_size": config.image_size,
     }

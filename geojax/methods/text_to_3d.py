@@ -1,15 +1,14 @@
-"""DreamFusion: a field whose every rendering is likely under a text-to-image model.
+"""DreamFusion: a field whose every rendering is likely under an image model.
 
-Symbols: theta field parameters, x rendering, z latent, t time step, y condition of a view.
+Symbols: theta field parameters, x rendering, y condition of a view, C a critic's loss.
     (1)  x = render(theta, camera, light) over a random background
-    (2)  L(theta) = SDS(encode(x); y(camera), t) + lambda_o opacity + lambda_e entropy
-                    + lambda_n orientation
+    (2)  L(theta) = C(x; y(camera)) + lambda_o opacity + lambda_e entropy + lambda_n orientation
+                    + lambda_m emptiness + lambda_c centre depth
     (3)  theta <- optimiser(theta, dL/dtheta)
-    (4)  x is itself the latent, and L has + lambda_m emptiness + lambda_c centre depth
 
-Poole et al., "DreamFusion" (2022), section 3 and appendix A; (4) H. Wang et al., "Score Jacobian
-Chaining" (2023). The gradient of (2) in x is any of `methods/score_distillation`, the other terms
-are `methods/regularizers` and `methods/sjc`.
+Poole et al., "DreamFusion" (2022), section 3 and appendix A; emptiness and centre depth: H. Wang et
+al., "Score Jacobian Chaining" (2023). C is score distillation (`denoiser_critic`) or any model that
+scores images (`scorer_critic`); the other terms are `methods/regularizers` and `methods/sjc`.
 
 A batch of views is sharded over the devices of a mesh along its axis "views"; one device is a mesh
 of one. Everything that depends on a view is drawn per view, so the mesh does not change the result.
@@ -31,15 +30,14 @@ from geojax.geometry.occupancy import OccupancyGrid, update_grid
 from geojax.methods import regularizers, sjc
 from geojax.methods.radiance import Rendering, render
 from geojax.methods.random_scenery import random_backgrounds, random_light
-from geojax.methods.score_distillation import SDS, Loss, score_distillation_loss
 from geojax.methods.surrogate import DistillationMetrics
-from geojax.methods.variational import OwnScore, OwnTraining, own_denoise, train_own_score
+from geojax.methods.variational import OwnScore
 from geojax.methods.view_prompts import interpolate_view_embeddings
 from geojax.models.fields import Field
+from geojax.priors.image_scorer import ImageScorer
 from geojax.priors.prior import Prior
 
 Params = Any
-Times = Callable[[Key[Array, ""], Int[Array, ""], int], Int[Array, "B"]]
 BackgroundOf = Callable[[Params, Float[Array, "N 3"]], Float[Array, "N C"]]
 Metrics = dict[str, Float[Array, ""]]
 
@@ -82,17 +80,55 @@ class PromptViews:
     negative: Float[Array, "L D"] | None = None
 
 
-class Seen(NamedTuple):
-    """A step's latents [B, h, w, c], their conditions [B, L, D] and camera_to_world [B, 4, 4]."""
+class Shown(NamedTuple):
+    """What a critic is shown in a step.
 
-    x: Float[Array, "B h w c"]
-    cond: Float[Array, "B L D"]
-    camera_to_world: Float[Array, "B 4 4"]
+    Attributes:
+      rendering: of the field, at the step's size.
+      views: its cameras.
+      condition: [B, L, D] of each view, between the prompts that name views.
+      prompt: the prompt from every side.
+      state: before the step.
+    """
+
+    rendering: Rendering
+    views: ViewSample
+    condition: Float[Array, "B L D"]
+    prompt: PromptViews
+    state: State
+
+
+class Verdict(NamedTuple):
+    """What a critic says of a step's renderings.
+
+    Attributes:
+      loss: C of (2), a scalar; its gradient reaches the renderings.
+      metrics: of that gradient.
+      seen: what the critic learns from, arrays; None where it does not learn.
+      figures: scalars to log besides.
+    """
+
+    loss: Float[Array, ""]
+    metrics: DistillationMetrics
+    seen: Any
+    figures: Metrics
+
+
+class Critic(NamedTuple):
+    """What says how good renderings are, C of (2); it may learn along.
+
+    Attributes:
+      opinion: (keys [2], the model's params, what is shown) -> verdict; consumes the keys.
+      learn: (key, the model's params, state.own, verdict.seen) -> (own, figures), or None.
+    """
+
+    opinion: Callable[[Key[Array, "2"], Params, Shown], Verdict]
+    learn: Callable[[Key[Array, ""], Params, OwnScore, Any], tuple[OwnScore, Metrics]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The lambdas of (2) and (4). They belong to this sum of pixels, and to no other codebase."""
+    """The lambdas of (2). They belong to this sum of pixels, and to no other codebase."""
 
     opacity: float = 0.0
     entropy: float = 0.0
@@ -102,7 +138,7 @@ class Weights:
 
 
 def embed_views(
-    prior: Prior,
+    model: Prior | ImageScorer,
     prompt: str,
     suffixes: Sequence[Sequence[str]],
     elevations: Float[np.ndarray, " E"],
@@ -111,7 +147,7 @@ def embed_views(
     """Embed a prompt with the name of every view after it.
 
     Args:
-      prior: whose text encoder is used.
+      model: whose text encoder is used.
       prompt: what is to be seen; not empty.
       suffixes: [E][K] names of the views, such as ", front view".
       elevations: [E] of the rows, radians.
@@ -130,11 +166,11 @@ def embed_views(
             f"expected {len(elevations)} equal rows of view names, got {[len(r) for r in suffixes]}"
         )
     names = [prompt + suffix for row in suffixes for suffix in row]
-    embedded = prior.embed(names)
+    embedded = model.embed(names)
     table = embedded.reshape(len(suffixes), len(suffixes[0]), *embedded.shape[1:])
-    unwanted = None if negative is None else prior.embed([negative])[0]
+    unwanted = None if negative is None else model.embed([negative])[0]
     rows = jnp.asarray(elevations, jnp.float32)
-    return PromptViews(table, rows, prior.embed([""])[0], unwanted)
+    return PromptViews(table, rows, model.embed([""])[0], unwanted)
 
 
 def init_state(
@@ -151,7 +187,7 @@ def init_state(
 
 
 def distillation_step(
-    prior: Prior,
+    critic: Critic,
     field: Field,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
@@ -165,25 +201,20 @@ def distillation_step(
     shaded: bool,
     ambient: tuple[float, float],
     textureless: float,
-    guidance: float,
-    times: Times,
     steps: int,
     weights: Weights,
     grid_every: int,
-    loss: Loss = SDS,
-    latent: bool = False,
     background: BackgroundOf | None = None,
-    own: OwnTraining | None = None,
 ) -> Callable[[State, Params, PromptViews], tuple[State, Metrics]]:
     """One step of equations (1)-(3), jitted; the state is donated.
 
     Args:
-      prior: the image model; its parameters are passed to the step.
+      critic: what judges the renderings; its model's parameters are passed to the step.
       field: what is optimised.
       optimiser: of the field.
       mesh: devices, with an axis "views" that divides `views`.
       views: cameras a step.
-      size: side of the rendering in pixels; it is enlarged to the prior's.
+      size: side of the rendering in pixels; the critic enlarges it to the model's.
       distribution: of the cameras.
       radius: of the ball that the field lives in, world units.
       samples: intervals a ray.
@@ -191,25 +222,20 @@ def distillation_step(
       shaded: light the surface (2 to 3 times as dear), or show its albedo.
       ambient: range of the ambient share of the light.
       textureless: probability of a white surface in a shaded view.
-      guidance: g of eps_u + g (eps_c - eps_u).
-      times: (key, step, B) -> t [B], of `methods/timesteps`.
       steps: length of the run.
       weights: of the regularisers; entropy and orientation grow linearly from 0 to theirs.
       grid_every: steps between refreshes of the occupancy grid.
-      loss: which of the family.
-      latent: the field's features are the prior's latents, equation (4), never shaded.
       background: (params, directions [N, 3]) -> colour, learnt with the field; None: random plain
         ones.
-      own: how the network of VSD is trained along; None: there is none.
 
     Returns:
-      step(state, prior_params, prompt_views) -> (state, metrics).
+      step(state, model_params, prompt_views) -> (state, metrics).
     """
     sharded = NamedSharding(mesh, PartitionSpec("views"))
 
     def total_loss(
-        params: Params, prior_params: Params, key: Key[Array, ""], state: State, prompt: PromptViews
-    ) -> tuple[Float[Array, ""], tuple[Rendering, DistillationMetrics, Seen]]:
+        params: Params, model_params: Params, key: Key[Array, ""], state: State, prompt: PromptViews
+    ) -> tuple[Float[Array, ""], tuple[Rendering, Verdict]]:
         keys = jax.random.split(key, 6)
         seen: ViewSample = sample_views(keys[0], distribution, views, size, size)
         seen = jax.lax.with_sharding_constraint(seen, sharded)
@@ -230,31 +256,15 @@ def distillation_step(
             occupancy=state.grid,
             capacity=capacity,
         )
-        x = _enlarge(rendering.rgb, prior.latent_size if latent else prior.image_size)
-        x = x if latent else prior.encode(prior_params, x)
-        x = jax.lax.with_sharding_constraint(x, sharded)
+        x = jax.lax.with_sharding_constraint(rendering.rgb, sharded)
+        rendering = rendering._replace(rgb=x)
         done = state.step.astype(jnp.float32) / steps
-        t = times(keys[4], state.step, views)
         y = interpolate_view_embeddings(
             prompt.embeddings, prompt.elevations, seen.azimuth, seen.elevation
         )
-        empty = jnp.broadcast_to(prompt.unconditional, y.shape)
-        unwanted = None if prompt.negative is None else jnp.broadcast_to(prompt.negative, y.shape)
-        pose, phi = seen.camera.camera_to_world, state.own
-        distillation, metrics = score_distillation_loss(
-            keys[5],
-            lambda z, t, y: prior.denoise(prior_params, z, t, y),
-            prior.schedule,
-            x,
-            t,
-            y,
-            empty,
-            guidance,
-            loss,
-            negative=unwanted,
-            own=None if phi is None else own_denoise(prior, prior_params, phi.params, pose),
-        )
-        total = distillation + weights.opacity * regularizers.opacity_loss(rendering.opacity)
+        shown = Shown(rendering, seen, y, prompt, state)
+        verdict = critic.opinion(keys[4:], model_params, shown)
+        total = verdict.loss + weights.opacity * regularizers.opacity_loss(rendering.opacity)
         total += done * weights.entropy * regularizers.entropy_loss(rendering.opacity)
         if rendering.orientation is not None:  # shaded: there are normals
             away = regularizers.orientation_loss(rendering.orientation, rendering.opacity)
@@ -266,12 +276,12 @@ def distillation_step(
             far = seen.distance + radius
             depth = sjc.filled_depth(rendering.depth, rendering.opacity, far)
             total += weights.centre_depth * sjc.centre_depth_loss(depth)
-        return total, (rendering, metrics, Seen(x, y, pose))
+        return total, (rendering, verdict)
 
-    def step(state: State, prior_params: Params, prompt: PromptViews) -> tuple[State, Metrics]:
+    def step(state: State, model_params: Params, prompt: PromptViews) -> tuple[State, Metrics]:
         key, use, grid_key = jax.random.split(state.key, 3)
-        gradient, (rendering, distillation, seen) = jax.grad(total_loss, has_aux=True)(
-            state.params, prior_params, use, state, prompt
+        gradient, (rendering, verdict) = jax.grad(total_loss, has_aux=True)(
+            state.params, model_params, use, state, prompt
         )
         updates, opt_state = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -283,22 +293,22 @@ def distillation_step(
         metrics = {
             "opacity": jnp.mean(rendering.opacity),
             "gradient_norm": optax.global_norm(gradient),
-            "residual": distillation.residual_rms,
-            "coherence": distillation.coherence,
-            "t": distillation.mean_t,
+            "residual": verdict.metrics.residual_rms,
+            "coherence": verdict.metrics.coherence,
+            "t": verdict.metrics.mean_t,
             "dropped": rendering.dropped,
             "occupied": rendering.occupied.astype(jnp.float32),
             "finite_rendering": _all_finite(rendering.rgb).astype(jnp.float32),
-            "finite_residual": distillation.finite.astype(jnp.float32),
+            "finite_residual": verdict.metrics.finite.astype(jnp.float32),
             "finite_gradient": _all_finite(gradient).astype(jnp.float32),
         }
+        metrics |= verdict.figures
         phi = state.own
-        if own is not None and phi is not None:
+        if critic.learn is not None and phi is not None:
             # The loss has split `use` in six: the seventh key is none of those.
             own_key = jax.random.fold_in(use, 6)
-            phi, metrics["own_loss"] = train_own_score(
-                own_key, phi, own, prior, prior_params, *seen
-            )
+            phi, figures = critic.learn(own_key, model_params, phi, verdict.seen)
+            metrics |= figures
         return State(params, opt_state, grid, state.step + 1, key, phi), metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -323,7 +333,8 @@ def collapse(opacity: float) -> str | None:
     return None
 
 
-def _enlarge(image: Float[Array, "B h w C"], size: int) -> Float[Array, "B H W C"]:
+def enlarge(image: Float[Array, "B h w C"], size: int) -> Float[Array, "B H W C"]:
+    """Pictures at the side that a model asks for, linearly; those of that side as they are."""
     if image.shape[1] == size:
         return image
     return jax.image.resize(image, (image.shape[0], size, size, image.shape[3]), "linear")

@@ -148,6 +148,10 @@ def _depth_anything_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
     return _dpt_inputs(config.backbone_config)
 
 
+def _discriminator_inputs(config: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return _float(1, config.image_size, config.image_size, 3), _float(1, len(config.phrases))
+
+
 # By the name of the Linen class: this floor does not import the networks.
 KINDS = {
     "UNet": Kind("UNet2DConditionModel", _unet_inputs),
@@ -157,4 +161,5 @@ KINDS = {
     "DPT": Kind("DPTForDepthEstimation", _dpt_inputs),
     "DepthAnything": Kind("DepthAnythingForDepthEstimation", _depth_anything_inputs),
     "Judge": Kind("Judge", lambda config: (_float(1, config.image_size, config.image_size, 3),)),
+    "Discriminator": Kind("Discriminator", _discriminator_inputs),
 }

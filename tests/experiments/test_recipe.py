@@ -1,5 +1,7 @@
 """What the recipes name: every variant, and what is refused."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ import optax
 import pytest
 
 from configs.distill import stable_diffusion, worlds
-from experiments import distill, recipe
+from experiments import distill, recipe, scorer_recipe
 from geojax.methods import score_distillation as family
+from geojax.methods.scorer_critic import Transmittance
+from tests.experiments.binaries import ROOT
 
 RESIDUALS = {
     "sjc": family.sds,
@@ -140,3 +144,56 @@ def test_jump_and_linear_differ_in_the_middle():
     before, after = (times(jax.random.key(0), i, 8) for i in (199, 200))
     assert int(linear.min()) > 400 and int(linear.max()) < 600
     assert int(before.min()) >= 900 and int(after.max()) <= 100
+
+
+@pytest.mark.parametrize("variant", worlds.SCORERS)
+def test_every_scorer_is_a_sound_recipe_or_names_what_is_missing(variant):
+    config = worlds.get_config(variant)
+    config.model = str(ROOT / config.model)
+    folder = Path(config.model) / scorer_recipe.SCORERS[variant].part
+    assert scorer_recipe.is_scored(config)
+    if folder.is_dir():
+        distill.check_config(config, "a red mug")
+    else:
+        said = f"'{variant}' needs the folder {folder}; .*train_worlds.*--stage={variant} trains it"
+        with pytest.raises(FileNotFoundError, match=said):
+            distill.check_config(config, "a red mug")
+
+
+def test_what_an_absent_scorer_needs_is_said(tmp_path):
+    config = worlds.get_config("discriminator")
+    config.model = str(tmp_path)
+    said = "scorers/discriminator; python -m experiments.train_worlds .*--stage=discriminator"
+    with pytest.raises(FileNotFoundError, match=said):
+        distill.check_config(config, "a red mug")
+    config = worlds.get_config("clip")
+    config.model = str(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"needs the folder .*/clip$"):
+        distill.check_config(config, "a red mug")
+
+
+@pytest.mark.parametrize(
+    ("variant", "field", "value", "said"),
+    [
+        ("sds", "loss", "clip", "'clip' needs the fields config.scorer"),
+        ("clip", "latent", True, "config.latent must be off|config.latent=True needs"),
+        ("clip", "scorer.transmittance_range", (0.9, 0.1), r"first <= last <= 1, got \(0.9, 0.1\)"),
+        ("clip", "scorer.transmittance_over", 0.0, "transmittance_over=0.0 must be a share"),
+    ],
+)
+def test_a_scorers_bad_setting_is_refused(variant, field, value, said):
+    config = worlds.get_config(variant)
+    config.model = str(ROOT / config.model)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=said):
+        distill.check_config(config, "a red mug")
+
+
+def test_a_recipes_transmittance_is_a_share_of_its_run():
+    config = worlds.get_config("clip")
+    config.steps, config.scorer.transmittance, config.scorer.transmittance_over = 200, 3.0, 0.25
+    config.scorer.transmittance_range = (0.2, 0.6)
+    found = scorer_recipe.choose_transmittance(config)
+    assert found == Transmittance(3.0, 0.2, 0.6, 50)
+    config.scorer.transmittance = 0.0
+    assert scorer_recipe.choose_transmittance(config) is None

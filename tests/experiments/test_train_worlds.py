@@ -11,15 +11,25 @@ import optax
 import pytest
 
 from configs.train_worlds import get_config
-from experiments.object_report import judge_rank
+from experiments.object_report import judge_rank, load_judge
 from experiments.training import loop
 from experiments.training.denoiser import encoding_key
+from experiments.training.discriminator import picture_codes, wrong_codes
+from experiments.training.family_configs import discriminator_config
 from geojax.io.checkpoint import Checkpointer
 from geojax.methods.train_state import init_state
+from geojax.methods.view_prompts import interpolate_view_embeddings
+from geojax.models.judge import joint_log_probability
 from geojax.priors.clip_score import load_clip
 from geojax.priors.depth import load_depth
+from geojax.priors.image_scorer import (
+    code_captions,
+    load_classifier_scorer,
+    load_discriminator_scorer,
+)
 from geojax.priors.inpainting import inpainting_channels, load_inpainting
 from geojax.priors.stable_diffusion import load_stable_diffusion
+from geojax.worlds import captions, pictures, solids
 from tests.experiments.binaries import run
 
 TINY = {
@@ -37,6 +47,11 @@ TINY = {
     "unet.steps": 3,
     "judge.batch": 4,
     "judge.steps": 2,
+    "classifier.batch": 4,
+    "classifier.steps": 2,
+    "discriminator.channels": "(8,8)",
+    "discriminator.batch": 4,
+    "discriminator.steps": 2,
 }
 
 EDITOR = {
@@ -84,8 +99,66 @@ def test_the_family_is_a_prior_with_a_judge(trained):
     assert eps.shape == latent.shape and np.isfinite(np.asarray(eps)).all()
     rank, named = judge_rank(trained / "family", np.asarray(image), "mug", "red")
     assert 1 <= rank <= 96 and len(named) == 2
-    for stage in ("vae", "unet", "judge"):
+    for stage in ("vae", "unet", "judge", "classifier", "discriminator"):
         assert (trained / stage / "preview.png").is_file()
+
+
+def test_what_scores_renderings_is_not_the_judge(trained):
+    """The classifier has the judge's size and labels, and other weights; both scorers load."""
+    family = trained / "family"
+    judge, params = load_judge(family)
+    classifier = load_classifier_scorer(family / "scorers" / "classifier")
+    apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), params, classifier.params)
+    assert apart["conv_0"]["kernel"] > 0.1
+    image = jnp.full((1, 16, 16, 3), 0.5)
+    label = classifier.embed(["a red mug"])
+    log_p = joint_log_probability(*judge.apply({"params": classifier.params}, image))
+    config = judge.config
+    expected = log_p[:, config.kinds.index("mug"), config.colours.index("red")]
+    found = classifier.score(classifier.params, image, label)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    discriminator = load_discriminator_scorer(family / "scorers" / "discriminator")
+    code = discriminator.embed(["a red mug, back view, from above"])
+    score = discriminator.score(discriminator.params, image, code)
+    assert score.shape == (1,) and np.isfinite(np.asarray(score)).all()
+
+
+def test_a_pictures_code_is_that_of_the_captions_around_it():
+    """What a discriminator is trained on, and what it is asked while it judges renderings."""
+    phrases = discriminator_config(get_config())["phrases"]
+    embed = code_captions(phrases)
+    nodes = captions.view_captions("a turquoise mug")
+    table = jnp.stack([embed(row) for row in nodes])
+    rows = jnp.asarray([np.radians(e) for e, _ in captions.ELEVATIONS], jnp.float32)
+    rng = np.random.default_rng(0)
+    azimuth = rng.uniform(-4.0, 7.0, 6).astype(np.float32)
+    elevation = np.radians(rng.uniform(-10.0, 90.0, 6)).astype(np.float32)
+    kind, colour = list(solids.KINDS).index("mug"), list(solids.COLOURS).index("turquoise")
+    found = picture_codes(np.full(6, kind), np.full(6, colour), azimuth, elevation)
+    asked = interpolate_view_embeddings(table, rows, jnp.asarray(azimuth), jnp.asarray(elevation))
+    np.testing.assert_allclose(found, asked[:, 0], atol=1e-5)
+    assert found.shape == (6, len(phrases))
+
+
+def test_a_wrong_code_is_wrong_in_one_thing():
+    rng = np.random.default_rng(0)
+    count = 300
+    batch = pictures.Batch(
+        np.zeros((count, 1, 1, 3), np.float32),
+        rng.integers(len(solids.KINDS), size=count),
+        rng.integers(len(solids.COLOURS), size=count),
+        rng.uniform(0.0, 6.0, count),
+        np.radians(rng.uniform(0.0, 80.0, count)),
+    )
+    right = picture_codes(batch.kind, batch.colour, batch.azimuth, batch.elevation)
+    wrong = wrong_codes(rng, batch)
+    edges = np.cumsum([len(solids.KINDS), len(solids.COLOURS), len(captions.AZIMUTHS)])
+    differs = [
+        np.abs(a - b).max(axis=1) > 1e-4
+        for a, b in zip(np.split(right, edges, 1), np.split(wrong, edges, 1), strict=True)
+    ]
+    np.testing.assert_array_equal(np.sum(differs, axis=0), 1)
+    assert [bool(d.any()) for d in differs] == [True, True, True, False]
 
 
 def test_the_same_command_goes_on_and_a_longer_one_adds_steps(trained, tmp_path):

@@ -14,6 +14,7 @@ from geojax.diffusion.schedule import scaled_linear
 from geojax.geometry.camera_sampling import CameraDistribution, orbit
 from geojax.geometry.occupancy import full_grid
 from geojax.methods import text_to_3d, timesteps
+from geojax.methods.denoiser_critic import denoiser_critic
 from geojax.methods.radiance import render
 from geojax.models.fields import VoxelField, as_field, linear_blob
 from geojax.priors.mixture import mixture_prior
@@ -83,14 +84,16 @@ def make_step(prior, field, optimiser, devices, **changes):
         shaded=False,
         ambient=(0.3, 0.7),
         textureless=0.5,
-        guidance=1.0,
-        times=annealed,
         steps=100,
         weights=text_to_3d.Weights(),
         grid_every=GRID_EVERY,
     )
+    critic = {"guidance": 1.0, "times": annealed}
+    for name in ("guidance", "times", "loss", "latent", "own"):
+        if name in changes:
+            critic[name] = changes.pop(name)
     return text_to_3d.distillation_step(
-        prior, field, optimiser, mesh_of(devices), **(options | changes)
+        denoiser_critic(prior, **critic), field, optimiser, mesh_of(devices), **(options | changes)
     )
 
 
