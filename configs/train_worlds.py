@@ -45,9 +45,9 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     config.unet.text_layers = 2
     config.unet.latents = 36_864
     config.unet.batch = 32
-    config.unet.steps = 8400
+    config.unet.steps = 14_000
     config.unet.learning_rate = 6e-4
-    config.unet.cooldown = 0.25
+    config.unet.cooldown = 0.2
     config.unet.ema = 0.998
     config.unet.late = 0.0  # more noise in more of the draws: methods/latent_diffusion_training.py
 
@@ -100,6 +100,7 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
         config.vae.steps = 2400
         config.unet.steps = 7000
         config.unet.learning_rate = 4e-4
+        config.unet.cooldown = 0.25
         config.unet.late = 1.0
         # A texture goes on in a hole by looking at where it is whole.
         config.unet.attention = (True, True, True)
