@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import optax
 from absl import app, flags, logging
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
 from experiments import object_report, recipe
@@ -193,6 +194,9 @@ def distill(
         if checkpointer.latest_step() is not None:
             _, state, metadata = checkpointer.load(state)
             print(f"resumed at step {int(state.step)}", flush=True)
+        # Where a step leaves it: elsewhere, the first step would compile for itself alone.
+        everywhere = NamedSharding(recipe.view_mesh(config), PartitionSpec())
+        state, views = jax.device_put((state, views), everywhere)
         first, end, collapsed = int(state.step), last_step(config), 0
         spending = Spending(started, spent_before(run.path, first, metadata))
         shown = ("opacity", "gradient_norm", "coherence", "t", "dropped")

@@ -193,6 +193,13 @@ def choose_critic(
     )
 
 
+def view_mesh(config: Any) -> jax.sharding.Mesh:
+    """The devices that a recipe's views are dealt to, along the axis "views"."""
+    devices = math.gcd(jax.device_count(), config.views)
+    # "Auto": the compiler places what the step does not.
+    return jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
 def make_step(
     config: Any,
     model: Prior | ImageScorer,
@@ -203,9 +210,7 @@ def make_step(
     shaded: bool,
 ) -> Callable[..., Any]:
     """One jitted step of a recipe, at the small or the large size, lit or not."""
-    devices = math.gcd(jax.device_count(), config.views)
-    # "Auto": the compiler places what the step does not.
-    mesh = jax.make_mesh((devices,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = view_mesh(config)
     size = config.large_size if large else config.small_size
     if config.latent and isinstance(model, Prior):
         size = size * model.latent_size // model.image_size
