@@ -60,12 +60,10 @@ def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
     if variant in SCORERS:
         _scorer(config)
         config.loss = variant
-        config.scorer.weight = {
-            "classifier": 10.0,
-            "elbo": 0.01,
-            "discriminator": 10.0,
-            "clip": 10.0,
-        }[variant]
+        config.scorer.weight = 0.01 if variant == "elbo" else 10.0  # nats of pixels are many
+    if variant == "clip":
+        # Dream Fields' 0.5 of a cosine, which the score has times 22 and 10.
+        config.scorer.transmittance = 110.0
     return config
 
 
