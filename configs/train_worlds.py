@@ -56,19 +56,6 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     config.judge.steps = 3000
     config.judge.learning_rate = 2e-3
 
-    config.classifier = ml_collections.ConfigDict()
-    config.classifier.batch = 64
-    config.classifier.steps = 3000
-    config.classifier.learning_rate = 2e-3
-
-    config.discriminator = ml_collections.ConfigDict()
-    config.discriminator.channels = (32, 64, 96, 96)
-    config.discriminator.batch = 32
-    config.discriminator.steps = 4000
-    config.discriminator.learning_rate = 1e-3
-    config.discriminator.cooldown = 0.5
-    config.discriminator.penalty = 10.0
-
     config.clip = ml_collections.ConfigDict()
     config.clip.folder = "family/clip"
     config.clip.width = 128
@@ -89,6 +76,20 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     config.depth.steps = 4000
     config.depth.learning_rate = 6e-4
     config.depth.edge_weight = 0.5
+
+    if family == "objects":
+        config.classifier = ml_collections.ConfigDict()
+        config.classifier.batch = 64
+        config.classifier.steps = 3000
+        config.classifier.learning_rate = 2e-3
+
+        config.discriminator = ml_collections.ConfigDict()
+        config.discriminator.channels = (32, 64, 96, 96)
+        config.discriminator.batch = 32
+        config.discriminator.steps = 2500
+        config.discriminator.learning_rate = 1e-3
+        config.discriminator.cooldown = 0.5
+        config.discriminator.penalty = 10.0
 
     if family == "editor":
         config.stages = ("vae", "inpainting", "clip", "depth")

@@ -47,6 +47,9 @@ TINY = {
     "unet.steps": 3,
     "judge.batch": 4,
     "judge.steps": 2,
+}
+
+SCORERS = {
     "classifier.batch": 4,
     "classifier.steps": 2,
     "discriminator.channels": "(8,8)",
@@ -71,7 +74,7 @@ EDITOR = {
 }
 
 
-def train(out, *flags, family="objects", fields=TINY):
+def train(out, *flags, family="objects", fields=TINY | SCORERS):
     return run(
         "train_worlds",
         f"--config=configs/train_worlds.py:{family}",
