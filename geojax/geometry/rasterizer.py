@@ -9,7 +9,8 @@ e_0 + e_1 + e_2; |v| = |v.x| + |v.y| + |v.z|, and |p, q| likewise.
     (4) covered   all s e_i >= -t_i and z >= near, where with {i, j, k} = {0, 1, 2}
                   t_i = ROUNDING (|p_j, q_j| |c_k| + |p_k, q_k| |c_j|)
     (5) seen      of the faces that cover a pixel the nearest, of equally near ones the first
-    (6) no face   |a x b| <= ROUNDING (|a| + |b|) (|c_0| + |c_1| + |c_2|), a, b two of its sides
+
+A face without area, `triangle_boxes` (1), covers nothing.
 
 (1) are the edge functions of Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous
 Coordinates" (1997): no clipping, whatever a corner's z. (4) is ours: t_i bounds what rounding does
@@ -29,9 +30,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from geojax.geometry.camera import Camera
+from geojax.geometry.triangle_boxes import ROUNDING, Boxes, Corners, corners_of, length, pixel_boxes
 
 NEAR = 1e-3
-ROUNDING = 2.0**-23
 _SMALL = 2  # pixels: boxes up to this side are drawn as they come
 _TILE = 4  # pixels: the side of a tile of a larger box
 _BLOCK = 8192  # faces looked at together, and
@@ -51,30 +52,6 @@ class Fragments(NamedTuple):
     face: Int[Array, "h w"]
     barycentric: Float[Array, "h w 3"]
     depth: Float[Array, "h w"]
-
-
-class _Corners(NamedTuple):
-    """Camera coordinates of the corners, an array an axis and corner: x[i], y[i], z[i]; |c_i|.
-
-    Not an axis of 3 that is the innermost: XLA's CPU loops are over the innermost, and would be of
-    length 3.
-    """
-
-    x: tuple[Array, ...]
-    y: tuple[Array, ...]
-    z: tuple[Array, ...]
-    size: tuple[Array, ...]
-
-
-class _Boxes(NamedTuple):
-    """Pixels [left, right] x [top, bottom] of each face, inclusive; width 0 where not in view."""
-
-    left: Array
-    top: Array
-    right: Array
-    bottom: Array
-    width: Array
-    height: Array
 
 
 class _Buffer(NamedTuple):
@@ -105,7 +82,7 @@ def rasterize(
     camera: Camera,
     near: float | Float[Array, ""] = NEAR,
 ) -> Fragments:
-    """Equations (1) to (6).
+    """Equations (1) to (5).
 
     Weights and depth are differentiable in the vertices; which face is seen is not.
 
@@ -132,7 +109,7 @@ def rasterize(
     face = jnp.where(seen, face, -1)
     x, y = _rays(camera, *(jnp.arange(n, dtype=jnp.int32) for n in face.shape[::-1]))
     x, y = jnp.broadcast_to(x[None], face.shape), jnp.broadcast_to(y[:, None], face.shape)
-    corners = _corners(local, faces[jnp.maximum(face, 0)])
+    corners = corners_of(local, faces[jnp.maximum(face, 0)])
     # Not the first face where none is seen: what it holds may be no number.
     corners = jax.tree.map(lambda value: jnp.where(seen, value, 1.0), corners)
     weights = [jnp.where(seen, b, 0.0) for b in _weights(_edges(corners, x, y)[0])[0]]
@@ -155,31 +132,16 @@ def _rays(camera: Camera, columns: Array, rows: Array) -> tuple[Array, Array]:
     return x, y
 
 
-def _corners(local: list[Array], faces: Int[Array, "*b 3"]) -> _Corners:
-    """Corners of faces, shape *b each."""
-    index = [faces[..., i] for i in range(3)]
-    x, y, z = (tuple(axis.at[i].get(mode="clip") for i in index) for axis in local)
-    return _Corners(x, y, z, tuple(_length(corner) for corner in zip(x, y, z, strict=True)))
-
-
 def _dot(a: Sequence[Array], b: Sequence[Array] | Array) -> Array:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _length(v: Sequence[Array]) -> Array:
-    """The sum of |v_i|."""
-    total = jnp.abs(v[0])
-    for value in v[1:]:
-        total += jnp.abs(value)
-    return total
-
-
-def _edges(corners: _Corners, x: Array, y: Array) -> tuple[list[Array], list[Array]]:
+def _edges(corners: Corners, x: Array, y: Array) -> tuple[list[Array], list[Array]]:
     """e_i of (1) and t_i of (4)."""
     p = [cx - x * cz for cx, cz in zip(corners.x, corners.z, strict=True)]
     q = [cy - y * cz for cy, cz in zip(corners.y, corners.z, strict=True)]
     e = [p[i - 2] * q[i - 1] - p[i - 1] * q[i - 2] for i in range(3)]
-    reach = [_length(pair) for pair in zip(p, q, strict=True)]
+    reach = [length(pair) for pair in zip(p, q, strict=True)]
     size = corners.size
     t = [ROUNDING * (reach[i - 2] * size[i - 1] + reach[i - 1] * size[i - 2]) for i in range(3)]
     return e, t
@@ -193,66 +155,6 @@ def _weights(e: list[Array]) -> tuple[list[Array], Array]:
     total = inside[0] + inside[1] + inside[2]
     scale = 1.0 / jnp.where(total > 0, total, 1.0)
     return [weight * scale for weight in inside], sign
-
-
-def _has_area(corners: _Corners) -> Array:
-    """Not (6); nor where a corner is not finite."""
-    a = [axis[1] - axis[0] for axis in corners[:3]]
-    b = [axis[2] - axis[0] for axis in corners[:3]]
-    area = _length([a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)])
-    return area > ROUNDING * (_length(a) + _length(b)) * _length(corners.size)
-
-
-def _boxes(corners: _Corners, there: Array, camera: Camera, near: Array | float) -> _Boxes:
-    """The pixels that each face may cover."""
-    ahead = [z >= near for z in corners.z]
-    some, every = ahead[0] | ahead[1] | ahead[2], ahead[0] & ahead[1] & ahead[2]
-
-    def boxes(crossed: bool) -> _Boxes:
-        return _boxes_of(corners, there & some, ahead, camera, near, crossed)
-
-    return jax.lax.cond(jnp.any(some & ~every), lambda: boxes(True), lambda: boxes(False))
-
-
-def _boxes_of(
-    corners: _Corners,
-    drawn: Array,
-    ahead: list[Array],
-    camera: Camera,
-    near: Array | float,
-    crossed: bool,
-) -> _Boxes:
-    """`_boxes`; where edges may cross the near plane, the crossings count as corners."""
-    inverse = [1.0 / jnp.where(a, z, 1.0) for a, z in zip(ahead, corners.z, strict=True)]
-    bounds = []
-    for axis, focal, centre, size in (
-        (corners.x, camera.fx, camera.cx, camera.width),
-        (corners.y, camera.fy, camera.cy, camera.height),
-    ):
-        low, high = jnp.full_like(axis[0], jnp.inf), jnp.full_like(axis[0], -jnp.inf)
-        for i in range(3):
-            places = [(axis[i] * inverse[i], ahead[i])]
-            if crossed:
-                crosses = ahead[i] != ahead[i - 1]
-                rise = jnp.where(crosses, corners.z[i] - corners.z[i - 1], 1.0)
-                part = (near - corners.z[i - 1]) / rise
-                cut = (axis[i - 1] + part * (axis[i] - axis[i - 1])) / near
-                places.append((cut, crosses))
-            for place, counts in places:
-                low = jnp.minimum(low, jnp.where(counts, place, jnp.inf))
-                high = jnp.maximum(high, jnp.where(counts, place, -jnp.inf))
-        # A hundredth of a pixel more on either side: rounding here must not lose a pixel.
-        low, high = focal * low + (centre - 0.51), focal * high + (centre - 0.49)
-        bounds.append(
-            (
-                jnp.clip(jnp.ceil(low), 0.0, float(size)).astype(jnp.int32),
-                jnp.clip(jnp.floor(high), -1.0, size - 1.0).astype(jnp.int32),
-            )
-        )
-    (left, right), (top, bottom) = bounds
-    drawn &= (left <= right) & (top <= bottom) & _has_area(corners)
-    width, height = (jnp.where(drawn, b - a + 1, 0) for a, b in bounds)
-    return _Boxes(left, top, right, bottom, width, height)
 
 
 def _kept(some: Array, compute: Callable[[], Any]) -> Any:
@@ -279,8 +181,8 @@ def _draw_all(scene: tuple[list[Array], Array, Array | int, Camera, Array | floa
         start = jnp.minimum(i * block, room - block)  # the last block may overlap the one before
         face = start + jnp.arange(block, dtype=jnp.int32)
         there = (face >= i * block) & (face < count)
-        corners = _corners(local, jax.lax.dynamic_slice(faces, (start, 0), (block, 3)))
-        boxes = _kept(there, lambda: _boxes(corners, there, camera, near))
+        corners = corners_of(local, jax.lax.dynamic_slice(faces, (start, 0), (block, 3)))
+        boxes = _kept(there, lambda: pixel_boxes(corners, there, camera, near))
         side = jnp.maximum(boxes.width, boxes.height)
         small, larger = (side > 0) & (side <= _SMALL), side > _SMALL
         buffer = _draw(_SMALL, buffer, face, corners, boxes, small, camera, near)
@@ -299,8 +201,8 @@ def _draw_all(scene: tuple[list[Array], Array, Array | int, Camera, Array | floa
     def draw_group(i: Array, buffer: _Buffer) -> _Buffer:
         place = i * group + jnp.arange(group, dtype=jnp.int32)
         face = noted.at[place].get(mode="clip")
-        corners = _corners(local, faces[face])
-        boxes = _boxes(corners, place < number, camera, near)
+        corners = corners_of(local, faces[face])
+        boxes = pixel_boxes(corners, place < number, camera, near)
         across, down = (-(-side // _TILE) for side in (boxes.width, boxes.height))
         end = jnp.cumsum(across * down)
 
@@ -326,8 +228,8 @@ def _draw(
     window: int,
     buffer: _Buffer,
     face: Array,
-    corners: _Corners,
-    boxes: _Boxes,
+    corners: Corners,
+    boxes: Boxes,
     valid: Array,
     camera: Camera,
     near: Array | float,
