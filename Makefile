@@ -31,7 +31,7 @@ test: .venv/dev.stamp
 		$(RUN) -m pytest -m "not parity" -n 2
 
 parity: .venv/torch.stamp
-	$(RUN) -m pytest -m parity -p no:xdist
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m parity -n 2
 
 # Every architecture at its full size, random weights, one at a time: minutes each on two cores.
 parity-full: .venv/torch.stamp
