@@ -183,7 +183,10 @@ def test_tasks_without_an_embedded_model_say_so(monkeypatch, tmp_path):
     ("flags", "said"),
     [
         (["--prompt= "], "--prompt is empty"),
-        (["--prompt=a mug", "--sampler=magic"], "value should be one of <ddim|ddim_trailing|euler|"),
+        (
+            ["--prompt=a mug", "--sampler=magic"],
+            "should be one of <ddim|ddim_trailing|euler|",
+        ),
         (
             ["--prompt=a mug", "--size=17"],
             "--size=17 must be a positive multiple of the model's 2; the nearest are 16 and 18",
