@@ -3,6 +3,8 @@
 Command: python -m experiments.train_worlds --config=configs/train_worlds.py --out=runs/worlds-64
          python -m experiments.train_worlds --config=configs/train_worlds.py:editor \
              --out=runs/worlds-64-editor
+         python -m experiments.train_worlds --config=configs/train_worlds.py:uncaptioned \
+             --out=runs/uncaptioned
 Time: see README, "The embedded family".
 """
 
@@ -10,14 +12,16 @@ import ml_collections
 
 
 def get_config(family: str = "objects") -> ml_collections.ConfigDict:
-    """Sizes and lengths of the stages, of one of two families.
+    """Sizes and lengths of the stages, of one of three families.
 
     Args:
-      family: "objects" (text to image, the judge, and what scores renderings) or "editor"
-        (inpainting, captions, depth, of objects and rooms, started from the first).
+      family: "objects" (text to image, the judge, and what scores renderings), "editor"
+        (inpainting, captions, depth, of objects and rooms, started from the first) or
+        "uncaptioned" (the denoiser of the first trained on without captions, for the study of
+        gradients).
     """
-    if family not in ("objects", "editor"):
-        raise ValueError(f"no family {family!r}; expected 'objects' or 'editor'")
+    if family not in ("objects", "editor", "uncaptioned"):
+        raise ValueError(f"no family {family!r}; expected 'objects', 'editor' or 'uncaptioned'")
     config = ml_collections.ConfigDict()
     config.stages = ("vae", "unet", "judge", "classifier", "discriminator")
     config.family = "family"
@@ -49,6 +53,7 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
     config.unet.learning_rate = 6e-4
     config.unet.cooldown = 0.2
     config.unet.ema = 0.998
+    config.unet.captioned = True
     config.unet.late = 0.0  # more noise in more of the draws: methods/latent_diffusion_training.py
 
     config.judge = ml_collections.ConfigDict()
@@ -90,6 +95,14 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
         config.discriminator.learning_rate = 1e-3
         config.discriminator.cooldown = 0.5
         config.discriminator.penalty = 10.0
+
+    if family == "uncaptioned":
+        config.stages = ("unet",)
+        config.start = "geojax/assets/worlds-64"
+        config.unet.captioned = False
+        config.unet.steps = 1500
+        config.unet.learning_rate = 3e-4
+        config.unet.cooldown = 0.5
 
     if family == "editor":
         config.stages = ("vae", "inpainting", "clip", "depth")

@@ -96,7 +96,7 @@ def _measure_step(
 
 
 def measure(config: Any, repeats: int) -> list[dict[str, Any]]:
-    """Seconds of each part, at the small and the large size, unlit and lit."""
+    """Seconds of each part, of each kind of step that the recipe has."""
     tools = distill.prepare(config)
     return [
         {
@@ -105,9 +105,19 @@ def measure(config: Any, repeats: int) -> list[dict[str, Any]]:
             "shaded": shaded,
             **_measure_step(config, tools, large, shaded, repeats),
         }
-        for large in (False, True)
-        for shaded in (False, True)
+        for large, shaded in kinds_of_step(config)
     ]
+
+
+def kinds_of_step(config: Any) -> list[tuple[bool, bool]]:
+    """(large, shaded) of the steps that a run of the recipe can take."""
+    kinds = set()
+    for step in range(config.steps):
+        large = step >= config.large_from * config.steps
+        lit = step >= config.shaded_from * config.steps
+        kinds |= {(large, True)} if lit and config.shaded_share > 0.0 else set()
+        kinds |= {(large, False)} if not lit or config.shaded_share < 1.0 else set()
+    return sorted(kinds)
 
 
 def title(figures: list[dict[str, Any]]) -> str:

@@ -83,6 +83,7 @@ def by_time(
     views: Sequence[tuple[Float[np.ndarray, "1 S S 3"], dict[str, str]]],
     times: Sequence[int],
     seed: int,
+    uncaptioned: Prior | None = None,
 ) -> dict[str, dict[str, list[float]]]:
     """Statistics over some views of an object, a list over `times` for each name and figure.
 
@@ -92,6 +93,8 @@ def by_time(
       views: pictures in [0, 1] and their captions.
       times: time steps.
       seed: of the noise; the same for each view and time step.
+      uncaptioned: a model of the same networks that was trained without captions; adds the name
+        "uncaptioned", of the same noise.
 
     Returns:
       name -> figure -> [len(times)]: means over the views. The ratio "snr" is that of the means.
@@ -100,11 +103,17 @@ def by_time(
     table: dict[str, dict[str, list[float]]] = {}
     latents = [(encode(prior.params, jnp.asarray(image)), c) for image, c in views]
     embedded = [(x, prior.embed(list(c.values()))) for x, c in latents]
+    nothing = None if uncaptioned is None else uncaptioned.embed([""] * len(views[0][1]))
     for t in times:
-        parts = [
-            jax.device_get(measure(jax.random.key(seed), prior.params, x, jnp.asarray(t), y))
-            for x, y in embedded
-        ]
+        key, at = jax.random.key(seed), jnp.asarray(t)
+        parts = [measure(key, prior.params, x, at, y) for x, y in embedded]
+        if uncaptioned is not None:
+            others = [measure(key, uncaptioned.params, x, at, nothing) for x, _ in embedded]
+            parts = [
+                part | {"uncaptioned": other["none"]}
+                for part, other in zip(parts, others, strict=True)
+            ]
+        parts = jax.device_get(parts)
         for name in parts[0]:
             figures = {
                 figure: float(np.mean([getattr(part[name], figure) for part in parts]))

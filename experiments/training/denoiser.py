@@ -1,10 +1,15 @@
-"""The denoiser with its text encoder, end to end, on latents made once."""
+"""The denoiser with its text encoder, end to end, on latents made once.
+
+With captions, or without: then every picture is one of the empty caption, and the denoiser, which
+starts from one that was trained with captions, forgets what they meant.
+"""
 
 import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,9 +104,20 @@ def encoded_pictures(
     return latent, labels
 
 
+def take_over(start: Path, family: Path, names: Sequence[str]) -> None:
+    """Copy the parts of another family that this one does not train; those it has, it keeps."""
+    for name in names:
+        if not (family / name).exists():
+            unfinished = family / f".{name}"
+            shutil.copytree(start / name, unfinished, dirs_exist_ok=True)
+            unfinished.rename(family / name)
+
+
 def train_denoiser(config: Any, worlds: Worlds, out: Path) -> None:
     """Denoiser and text encoder, end to end, on latents made once."""
     family, settings = out / config.family, config.unet
+    if config.start:
+        take_over(Path(config.start), family, ("vae", "judge"))
     codec = load_codec(family)
     latent, labels = encoded_pictures(
         config,
@@ -128,17 +144,31 @@ def train_denoiser(config: Any, worlds: Worlds, out: Path) -> None:
         )["params"],
         "text_encoder": text.init(jax.random.key(config.seed + 4), ids)["params"],
     }
+    if config.start:
+        start = Path(config.start)
+        params = {
+            name: load_component(start / name, module)
+            for name, module in (("unet", unet), ("text_encoder", text))
+        }
     optimiser = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(warmup_stable_decay(settings), b2=0.99, weight_decay=1e-3),
     )
     step = denoiser_step(unet, text, schedule, optimiser, decay=settings.ema, late=settings.late)
     half = settings.batch // 2
+    nothing = Captions(
+        between=jnp.zeros((0, 4, vocabulary.MAX_TOKENS), jnp.int32),
+        weights=jnp.zeros((0, 4)),
+        loose=jnp.asarray(tokenise([""] * settings.batch)),
+    )
 
     def batches(start: int) -> Iterator[tuple[np.ndarray, Captions]]:
         for i in itertools.count(start):
             rng = np.random.default_rng((config.seed, 3, i))
             index = rng.integers(len(latent), size=settings.batch)
+            if not settings.captioned:
+                yield latent[index], nothing
+                continue
             batch = pictures.Batch(*(leaf[index] for leaf in labels))
             between = [pictures.between_captions(rng, batch, k) for k in range(half)]
             loose = [pictures.loose_caption(rng, batch, k) for k in range(half, 2 * half)]

@@ -6,7 +6,8 @@ Symbols: g_m one draw of the gradient of x, flattened, M draws over noise (and t
     (3) signal     |mu|^2 - V / M, an unbiased estimate of |E g|^2
     (4) SNR        (3) / V, that of one draw
     (5) cosine     mean over pairs of <g_m, g_n> / |g_m| |g_n|
-    (6) total      V = E_t V_t + Var_t mu_t: by time step and between time steps
+    (6) nested     V = V_noise + V_camera, of g_kn with N draws of noise n at each of K cameras k:
+                   V_noise = E_k Var_n g_kn, V_camera = Var_k E_n g_kn, both without bias
 
 A draw points where an image model wants a rendering to go. Where the model knows what it should
 see, draws agree and (4) is large; where it does not, each draw goes to another picture, and the sum
@@ -37,6 +38,24 @@ class GradientStatistics(NamedTuple):
     snr: Float[Array, ""]
     cosine: Float[Array, ""]
     norm: Float[Array, ""]
+
+
+class NestedStatistics(NamedTuple):
+    """Equation (6), and what follows from it; all scalars.
+
+    Attributes:
+      signal: |E g|^2, unbiased.
+      noise: V_noise.
+      camera: V_camera; slightly negative when there is none.
+      snr: signal / (V_noise + V_camera), that of one draw at one camera.
+      cosine: mean over pairs of cameras of the cosine of their means.
+    """
+
+    signal: Float[Array, ""]
+    noise: Float[Array, ""]
+    camera: Float[Array, ""]
+    snr: Float[Array, ""]
+    cosine: Float[Array, ""]
 
 
 class Sums(NamedTuple):
@@ -124,3 +143,52 @@ def gradient_statistics(
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
     total, _ = jax.lax.scan(add, nothing, jax.random.split(key, batches))
     return jax.tree.map(statistics, total, is_leaf=lambda leaf: isinstance(leaf, Sums))
+
+
+class _Cameras(NamedTuple):
+    """Sums of the cameras' means, and of their variances of noise."""
+
+    means: Sums
+    noise: Float[Array, ""]
+
+
+def nested_statistics(
+    key: Key[Array, ""], draw: Callable[[Key[Array, ""]], Any], cameras: int
+) -> Any:
+    """Statistics of draws of noise within cameras, equation (6); to be jitted by the caller.
+
+    Args:
+      key: consumed.
+      draw: key -> N >= 2 gradients [N, *d] at one random camera, or a tree of such.
+      cameras: K >= 2, how many times it is called.
+
+    Returns:
+      `NestedStatistics`, or the same tree of them.
+
+    Raises:
+      ValueError: fewer than two cameras, or fewer than two draws at each.
+    """
+    count = jax.tree.leaves(jax.eval_shape(draw, key))[0].shape[0]
+    if cameras < 2 or count < 2:
+        raise ValueError(f"{cameras} cameras of {count} draws: there must be two or more of both")
+
+    def at_camera(gradients: Float[Array, "N *d"]) -> _Cameras:
+        mean = jnp.mean(gradients, axis=0, keepdims=True)
+        return _Cameras(sums(mean), statistics(sums(gradients)).variance)
+
+    def add(total: Any, key: Key[Array, ""]) -> tuple[Any, None]:
+        found = jax.tree.map(at_camera, draw(key))
+        return jax.tree.map(jnp.add, total, found), None
+
+    empty = jax.eval_shape(lambda key: jax.tree.map(at_camera, draw(key)), key)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
+    total, _ = jax.lax.scan(add, nothing, jax.random.split(key, cameras))
+
+    def of(found: _Cameras) -> NestedStatistics:
+        means, noise = statistics(found.means), found.noise / cameras
+        # The means of N draws vary by their noise too.
+        camera = means.variance - noise / count
+        spread = jnp.maximum(noise + camera, jnp.finfo(jnp.float32).tiny)
+        return NestedStatistics(means.signal, noise, camera, means.signal / spread, means.cosine)
+
+    return jax.tree.map(of, total, is_leaf=lambda leaf: isinstance(leaf, _Cameras))

@@ -1,17 +1,17 @@
-import importlib
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import field, rasterizer, rays, timing
+from configs.distill.worlds import get_config
+from experiments.benchmarks import distill_step, field, rasterizer, rays, timing
 from experiments.table import format_table, number
 from tests.experiments.binaries import TINY, run, strict_json, tiny_flags
 
 
 def tiny_config():
-    config = importlib.import_module("configs.distill.worlds").get_config()
+    config = get_config()
     config.update_from_flattened_dict(TINY)
     return config
 
@@ -84,18 +84,24 @@ def test_a_table_is_aligned():
         format_table(["a", "b"], [["x"]])
 
 
+def test_the_kinds_of_step_are_those_of_the_recipe():
+    small, large = [(False, False), (False, True)], [(True, False), (True, True)]
+    kinds = lambda name: distill_step.kinds_of_step(get_config(name))  # noqa: E731
+    assert kinds("sds") == [small[0], *large]  # lit from where it is large on, every other step
+    assert kinds("sjc") == [small[0], large[0]]  # never lit
+    config = get_config("sds")
+    config.shaded_from, config.shaded_share = 0.0, 1.0
+    assert distill_step.kinds_of_step(config) == [small[1], large[1]]
+
+
 @pytest.mark.end_to_end
 def test_the_binary_measures_the_parts_of_a_step(family, tmp_path):
     file = tmp_path / "benchmark.json"
     done = run("benchmark", "--suite=distill", "--repeats=1", f"--json={file}", *tiny_flags(family))
     assert done.returncode == 0, done.stderr[-3000:]
     figures = strict_json(file.read_text())
-    assert [(f["size"], f["shaded"]) for f in figures["distill"]] == [
-        (8, False),
-        (8, True),
-        (16, False),
-        (16, True),
-    ]
+    # TINY is small and unlit at first, then large and lit.
+    assert [(f["size"], f["shaded"]) for f in figures["distill"]] == [(8, False), (16, True)]
     for f in figures["distill"]:
         parts = ("render", "encode", "denoise", "backward", "rest")
         assert sum(f[part] for part in parts) == pytest.approx(f["whole"])

@@ -66,7 +66,8 @@ def test_means_and_spreads():
 def test_objects_are_distilled_judged_and_not_made_twice(family, tmp_path):
     out = tmp_path / "evaluate"
     flags = ["--suite=text_to_3d", "--prompts=2", "--seeds=1", f"--out={out}"]
-    flags += tiny_flags(family, steps=4)
+    # One kind of step: each takes seconds to compile.
+    flags += tiny_flags(family, steps=4, large_from=1.0, shaded_share=0.0)
     done = run("evaluate", *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     result = strict_json((out / "table.json").read_text())

@@ -5,53 +5,79 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.studies import gradients
+from experiments.studies import gradients, outcomes
 from geojax.diffusion.schedule import scaled_linear
 from geojax.priors.mixture import mixture_prior
 from tests.experiments.binaries import run, tiny_flags
 
 
-def flags(family, out, **changes):
+def flags(family, out):
+    # One kind of step: each takes seconds to compile.
+    tiny = {"steps": 4, "checkpoint_every": 2, "picture_every": 4}
+    tiny |= {"large_from": 1.0, "shaded_share": 0.0}
     return [
         "--config=configs/distill/worlds.py",
-        *tiny_flags(family, steps=4, checkpoint_every=2, picture_every=4, **changes),
+        *tiny_flags(family, **tiny),
         "--seeds=1",
         "--batches=1",
         "--views=2",
+        "--cameras=2",
         "--times=100,900",
         f"--out={out}",
     ]
 
 
-def test_the_whole_study(family, tmp_path):
+def test_the_whole_study(family, clip_folder, tmp_path):
     out = tmp_path / "study"
-    done = run("study_gradients", *flags(family, out))
+    more = [f"--clip={clip_folder}", f"--uncaptioned={family}"]
+    done = run("study_gradients", *flags(family, out), *more)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((out / "study.json").read_text())
-    assert set(result["runs"]) == {"conditional", "unconditional"}
-    assert [len(s["opacities"]) for mode in result["runs"].values() for s in mode] == [4, 4]
+    assert list(result["runs"]) == ["conditional", "unconditional", "uncaptioned"]
+    for summary in (s for mode in result["runs"].values() for s in mode):
+        assert len(summary["opacities"]) == len(summary["occupied"]) == 4
+        assert summary["picture_steps"] == [4] and len(summary["clip"]) == 1
+        # 24 views of 12 kinds.
+        assert 1 / 12 <= summary["agreement"] <= 1.0 and 1 / 12 <= summary["confidence"] <= 1.0
     configs = [json.loads((out / f"{m}-0" / "config.json").read_text()) for m in result["runs"]]
-    assert [c["guidance"] for c in configs] == [5.0, 0.0]
+    assert [c["guidance"] for c in configs] == [5.0, 0.0, 0.0]
     assert set(result["gradients"]) == {"start", "half way", "end"}
-    for names in result["gradients"].values():
-        assert set(names) >= {"none", "kind", "colour", "view", "condition", "view, g=100"}
-        for figures in names.values():
-            assert all(len(values) == 2 for values in figures.values())
-            assert np.isfinite([v for values in figures.values() for v in values]).all()
-    for name in ("gradients.png", "opacity.png"):
+    for kinds in result["gradients"].values():
+        picture, field = kinds["picture"], kinds["field"]
+        assert set(picture) >= {"none", "kind", "colour", "view", "condition", "view, g=100"}
+        assert set(field) == {"none", "view", "uncaptioned"}
+        for names in (picture, field):
+            # The same weights here: without a caption, both say the same of the same noise.
+            for figure, values in names["none"].items():
+                np.testing.assert_allclose(names["uncaptioned"][figure], values, rtol=1e-2)
+            for figures in names.values():
+                assert all(len(values) == 2 for values in figures.values())
+                assert np.isfinite([v for values in figures.values() for v in values]).all()
+    for name in ("gradients.png", "field_gradients.png", "outcome.png"):
         assert (out / name).stat().st_size > 1000
-    again = run("study_gradients", *flags(family, out))
-    assert again.returncode == 0 and again.stdout.count("finished before") == 2
 
 
 def test_bad_input_comes_before_work(family, tmp_path):
+    absent = tmp_path / "absent"
     for more, message in (
         (["--prompt=a squirrel"], "names no object"),
-        (["--times=100,1000"], "0..999"),
+        (["--times=100,1000"], "--times=100,1000 must be whole numbers in 0..999"),
+        (["--times=abc"], "--times=abc must be"),
+        (["--config.loss=vsd"], "config.loss='vsd'"),
+        ([f"--uncaptioned={absent}"], f"--uncaptioned={absent}: no such folder"),
     ):
         done = run("study_gradients", *flags(family, tmp_path / "out"), *more)
         assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_colour_is_no_object():
+    """The committed judge, asked of the exact solid and of noise."""
+    model = "geojax/assets/worlds-64"
+    exact = outcomes.recognition_of_exact(model, "a red mug", 64)
+    assert exact["agreement"] > 0.9 and exact["confidence"] > 0.9
+    noise = np.random.default_rng(0).uniform(0.4, 0.6, (24, 64, 64, 3)).astype(np.float32)
+    assert outcomes.recognition(model, noise)["confidence"] < exact["confidence"]
 
 
 def test_a_condition_that_names_a_mode_has_a_signal_and_none_has_less():

@@ -223,6 +223,22 @@ def test_the_scaling_factor_makes_latents_of_unit_variance(trained):
     assert latent.std() == pytest.approx(1.0, rel=0.2)
 
 
+def test_a_denoiser_is_trained_on_without_captions(trained, tmp_path):
+    out, start = tmp_path / "uncaptioned", trained / "family"
+    fields = {**TINY, "start": start, "unet.steps": 1}
+    done = train(out, family="uncaptioned", fields=fields)
+    assert done.returncode == 0, done.stderr[-3000:]
+    prior, before = load_stable_diffusion(out / "family"), load_stable_diffusion(start)
+    for part in ("unet", "vae"):
+        pairs = zip(
+            jax.tree.leaves(prior.params[part]), jax.tree.leaves(before.params[part]), strict=True
+        )
+        apart = max(float(jnp.max(jnp.abs(a - b))) for a, b in pairs)
+        assert apart == 0.0 if part == "vae" else 0.0 < apart < 2e-2
+    rank, _ = judge_rank(out / "family", np.full((1, 16, 16, 3), 0.5, np.float32), "mug", "red")
+    assert 1 <= rank <= 96
+
+
 @pytest.fixture(scope="module")
 def editor(trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("editor") / "out"

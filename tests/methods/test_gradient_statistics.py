@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from geojax.diffusion.schedule import Schedule
-from geojax.methods.gradient_statistics import gradient_statistics, statistics, sums
+from geojax.methods.gradient_statistics import (
+    gradient_statistics,
+    nested_statistics,
+    statistics,
+    sums,
+)
 from geojax.methods.score_distillation import diffuse
 from geojax.priors.mixture import Mixture, mixture_eps
 
@@ -55,6 +60,49 @@ def test_a_zero_gradient_is_finite():
 def test_too_few_draws_are_refused():
     with pytest.raises(ValueError, match="1 batches of 1 draws"):
         gradient_statistics(jax.random.key(0), lambda key: jnp.zeros((1, 4)), 1)
+
+
+def nested_draw(spread, noise, dimensions=40, count=4):
+    """Gaussian cameras around 1 with Gaussian noise around them, two kinds of it in a tree."""
+
+    def draw(key):
+        camera_key, noise_key = jax.random.split(key)
+        mean = 1.0 + spread * jax.random.normal(camera_key, (dimensions,))
+        g = mean[None] + noise * jax.random.normal(noise_key, (count, dimensions))
+        return {"g": g, "double": 2.0 * g}
+
+    return draw
+
+
+@pytest.mark.parametrize(("spread", "noise"), [(0.5, 0.0), (0.0, 0.7), (0.5, 0.7)])
+def test_variance_of_noise_and_of_cameras_are_told_apart(spread, noise):
+    draw = nested_draw(spread, noise)
+    run = jax.jit(lambda key: nested_statistics(key, draw, 600))
+    found = run(jax.random.key(4))
+    g = found["g"]
+    assert float(g.noise) == pytest.approx(40 * noise**2, rel=0.05, abs=1e-4)
+    assert float(g.camera) == pytest.approx(40 * spread**2, rel=0.08, abs=0.15 * noise**2 * 40 / 4)
+    assert float(g.signal) == pytest.approx(40.0, rel=0.05)
+    assert float(found["double"].noise) == pytest.approx(4.0 * float(g.noise), rel=1e-4, abs=1e-5)
+    assert float(found["double"].snr) == pytest.approx(float(g.snr), rel=1e-4)
+
+
+def test_cameras_that_disagree_cancel():
+    """Half of them want one thing, half the opposite: all variance, no signal, cosine 0."""
+
+    def draw(key):
+        sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+        return jnp.broadcast_to(sign, (2, 8))
+
+    found = nested_statistics(jax.random.key(0), draw, 1000)
+    assert float(found.noise) == 0.0 and float(found.camera) == pytest.approx(8.0, rel=0.02)
+    assert abs(float(found.snr)) < 0.01 and abs(float(found.cosine)) < 0.01
+
+
+def test_one_camera_or_one_draw_is_refused():
+    for draws, cameras in ((2, 1), (1, 2)):
+        with pytest.raises(ValueError, match=f"{cameras} cameras of {draws} draws"):
+            nested_statistics(jax.random.key(0), lambda key, n=draws: jnp.zeros((n, 3)), cameras)
 
 
 # Eight modes on a circle of radius 4, variance .05, seen from the middle.
