@@ -4,8 +4,8 @@
         --out=runs/blue_chair [--config.FIELD=...]
     python -m experiments.distill --config=configs/distill/worlds.py:csd ...
 
-After the colon, another loss of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa;
-or, in place of the denoiser, a model that scores images: classifier, elbo, discriminator, clip.
+After the colon, another of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa,
+perp_neg; or, in place of the denoiser, what scores images: classifier, elbo, discriminator, clip.
 Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
 summary.json. The same command again resumes, bit for bit. --config.stop_after=N ends after N steps
 for now, with a report of what is there; without it the same run goes on to its end.

@@ -190,6 +190,7 @@ def choose_critic(
         loss=choose_loss(config),
         latent=config.latent,
         own=own,
+        perp_neg=config.perp_neg,
     )
 
 

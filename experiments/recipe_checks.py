@@ -52,6 +52,14 @@ def check_config(config: Any, prompt: str) -> None:
         )
     if config.loss == "nfsd" and config.negative_prompt is None:
         raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
+    if config.perp_neg and (
+        config.loss not in ("sds", "sjc", "sjc_plain", "csd") or config.negative_prompt is not None
+    ):
+        raise ValueError(
+            f"config.perp_neg=True with config.loss={config.loss!r} and config.negative_prompt="
+            f"{config.negative_prompt!r}: it is of sds, sjc, sjc_plain and csd, and has negative "
+            "prompts of its own"
+        )
     if is_scored(config):
         _check_scorer(config)
     else:

@@ -9,6 +9,7 @@ Papers: sds        Poole et al., "DreamFusion: Text-to-3D using 2D Diffusion" (2
         ism        Liang et al., "LucidDreamer" (2023), interval score matching
         dreamtime  Huang et al., "DreamTime" (2023), SDS on its schedule of t
         hifa       Zhu and Zhuang, "HiFA" (2023), likewise
+        perp_neg   Armandpour et al., "Re-imagine the negative prompt algorithm" (2023), of SDS
 Any model that scores images in place of the denoiser:
         classifier     of kind and colour, another one than the judge
         elbo           the autoencoder, which hears no prompt
@@ -28,7 +29,18 @@ import ml_collections
 
 from geojax.worlds import captions, pictures
 
-VARIANTS = ("sds", "sjc", "sjc_pixels", "vsd", "csd", "nfsd", "ism", "dreamtime", "hifa")
+VARIANTS = (
+    "sds",
+    "sjc",
+    "sjc_pixels",
+    "vsd",
+    "csd",
+    "nfsd",
+    "ism",
+    "dreamtime",
+    "hifa",
+    "perp_neg",
+)
 """The family of score distillation."""
 
 SCORERS = ("classifier", "elbo", "discriminator", "clip")
@@ -54,6 +66,7 @@ def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
         "ism": _ism,
         "dreamtime": _dreamtime,
         "hifa": _hifa,
+        "perp_neg": _perp_neg,
     }
     if variant in changes:
         changes[variant](config)
@@ -137,6 +150,7 @@ def _sds() -> ml_collections.ConfigDict:
     config.jump_at = 0.5  # of the run, where times = "jump"
     # None: no negative prompt. nfsd needs one, csd can have one.
     config.negative_prompt = ml_collections.config_dict.placeholder(str)
+    config.perp_neg = False  # away from the front and the side where they are not seen
     config.inversion = (4, 50)  # of ism: steps, and time steps of the interval
     config.own = ml_collections.ConfigDict()  # of vsd: the network that learns the renderings
     config.own.rank = 8
@@ -213,6 +227,10 @@ def _dreamtime(config: ml_collections.ConfigDict) -> None:
 def _hifa(config: ml_collections.ConfigDict) -> None:
     config.times = "hifa"
     config.t_last = (0.02, 0.5)
+
+
+def _perp_neg(config: ml_collections.ConfigDict) -> None:
+    config.perp_neg = True
 
 
 def _scorer(config: ml_collections.ConfigDict) -> None:

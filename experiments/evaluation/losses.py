@@ -22,7 +22,7 @@ from geojax.io.metric_log import read_metrics
 SAME = ("model", "steps", "stop_after", "views")
 """What all losses must share: the compute."""
 
-_VARIED = ("loss", "times")  # what the variants differ in
+_VARIED = ("loss", "times", "perp_neg")  # what the variants differ in
 
 
 def loss_configs(

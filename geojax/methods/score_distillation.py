@@ -17,7 +17,6 @@ Equations: grad_x = w(t) residual, where
               u - m + g d  from there on
     (6) ISM   u + g d - n, where z and n are      sigma     Liang et al. 2023, eq. 13
               those of DDIM inversion: n = u at the time step before t
-    (7)       c := u + D in any of them, D Perp-Neg's direction: `diffusion.guidance`, eq. 2
 
 A new loss is one function of `Scores` and, where its weight or noise differ, a `Loss`.
 `denoise(z, t, cond) -> eps` is closed over its parameters inside the caller's jitted step, which
@@ -31,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from geojax.diffusion.guidance import guided, perp_neg
+from geojax.diffusion.guidance import guided
 from geojax.diffusion.inversion import ddim_invert
 from geojax.diffusion.parameterization import add_noise, per_item
 from geojax.diffusion.schedule import Schedule
@@ -205,35 +204,6 @@ def score_distillation_loss(
         negative=None if negative is None else eps[2],
         own=None if own is None else own(z, t, cond),
     )  # fmt: skip
-    return distill(x, loss.residual(scores), loss.weighting(schedule, t), t)
-
-
-def perp_neg_loss(
-    key: Key[Array, ""],
-    denoise: Denoise,
-    schedule: Schedule,
-    x: Float[Array, "b *d"],
-    t: Int[Array, "b"],
-    cond: Float[Array, "b l c"],
-    uncond: Float[Array, "b l c"],
-    negatives: Float[Array, "n b l c"],
-    weights: Float[Array, "n b"],
-    guidance: Guidance,
-    loss: Loss = SDS,
-) -> tuple[Float[Array, ""], DistillationMetrics]:
-    """The family with Perp-Neg, equation (7): one call of batch (2 + N) B.
-
-    Args:
-        key, denoise, schedule, x, t, cond, uncond, guidance, loss: as in
-            `score_distillation_loss`; the noise is random.
-        negatives: [N, B, L, D], prompts of the wrong views, and
-        weights: [N, B] (`diffusion.guidance.perp_neg_weights`).
-    """
-    z, noise = diffuse(key, schedule, x, t)
-    conds = jnp.concatenate([uncond[None], cond[None], negatives])
-    eps = predict(denoise, z, t, conds)
-    direction = perp_neg(eps[0], eps[1], eps[2:], weights)
-    scores = Scores(noise, eps[0], eps[0] + direction, t, guidance)
     return distill(x, loss.residual(scores), loss.weighting(schedule, t), t)
 
 

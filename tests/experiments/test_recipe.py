@@ -135,6 +135,14 @@ def test_a_negative_prompt_changes_csd():
     assert recipe.choose_loss(config).residual is family.csd_negative
 
 
+@pytest.mark.parametrize("variant", ["vsd", "ism", "nfsd"])
+def test_perp_neg_is_refused_where_it_has_no_meaning(variant):
+    config = worlds.get_config(variant)
+    config.perp_neg = True
+    with pytest.raises(ValueError, match=f"perp_neg=True with config.loss='{variant}'"):
+        distill.check_config(config, "a red mug")
+
+
 def test_jump_and_linear_differ_in_the_middle():
     config = worlds.get_config()
     config.t_first, config.t_last = (0.9, 0.98), (0.02, 0.1)

@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from geojax.diffusion.guidance import perp_neg
+from geojax.diffusion.guidance import perp_neg, perp_neg_weights
 from geojax.diffusion.parameterization import add_noise
 from geojax.diffusion.schedule import Schedule, scaled_linear
 from geojax.methods import score_distillation as distillation
 from geojax.methods import timesteps
+from geojax.methods.perp_neg import perp_neg_loss, wrong_views
 from geojax.methods.surrogate import weighted
 from geojax.priors.mixture import Mixture, mixture_eps, mixture_prior
 
@@ -121,7 +122,7 @@ def test_perp_neg(inputs):
     @jax.jit
     def grad(weights):
         return jax.grad(
-            lambda x: distillation.perp_neg_loss(
+            lambda x: perp_neg_loss(
                 key,
                 network,
                 SCHEDULE,
@@ -144,6 +145,21 @@ def test_perp_neg(inputs):
     weights = jnp.array([[-1.0, -0.5, 0.0], [-2.0, -0.1, -0.3]])
     want = u + g * perp_neg(u, c, jnp.stack(neg), weights) - noise
     np.testing.assert_allclose(3 * grad(weights), want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_wrong_views_are_the_front_and_the_nearer_side():
+    """In a table that holds the azimuth itself; from the front, nothing pushes to the front."""
+    columns = jnp.arange(8.0) * 45.0
+    table = jnp.broadcast_to(columns[None, :, None, None], (2, 8, 1, 1))
+    azimuth = jnp.deg2rad(jnp.array([0.0, 30.0, -30.0, 100.0, -170.0, 350.0]))
+    elevations, elevation = jnp.array([0.0, 1.0]), jnp.full(6, 0.4)
+    negatives, weights = wrong_views(table, elevations, azimuth, elevation)
+    np.testing.assert_allclose(negatives[0, :, 0, 0], 0.0, atol=1e-4)
+    np.testing.assert_allclose(
+        negatives[1, :, 0, 0], [90.0, 90.0, 270.0, 90.0, 270.0, 270.0], atol=1e-3
+    )
+    np.testing.assert_allclose(weights, perp_neg_weights(azimuth))
+    assert float(weights[0, 0]) > -0.01 > -1.0 > float(weights[1, 0])
 
 
 @functools.partial(jax.jit, static_argnums=0)
