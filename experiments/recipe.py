@@ -36,6 +36,7 @@ def choose_loss(config: Any) -> Loss:
         "csd": score_distillation.CSD,
         "nfsd": score_distillation.NFSD,
         "ism": score_distillation.ISM._replace(inversion=tuple(config.inversion)),
+        "pgc": score_distillation.PGC,
     }
     loss = _known("loss", config.loss, losses)
     if config.loss == "csd" and config.negative_prompt is not None:

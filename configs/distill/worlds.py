@@ -9,6 +9,8 @@ Papers: sds        Poole et al., "DreamFusion: Text-to-3D using 2D Diffusion" (2
         ism        Liang et al., "LucidDreamer" (2023), interval score matching
         dreamtime  Huang et al., "DreamTime" (2023), SDS on its schedule of t
         hifa       Zhu and Zhuang, "HiFA" (2023), likewise
+        pgc        Pan et al., "Enhancing High-Resolution 3D Generation through Pixel-wise
+                   Gradient Clipping" (2024), in latents
         perp_neg   Armandpour et al., "Re-imagine the negative prompt algorithm" (2023), of SDS
 Any model that scores images in place of the denoiser:
         classifier     of kind and colour, another one than the judge
@@ -39,6 +41,7 @@ VARIANTS = (
     "ism",
     "dreamtime",
     "hifa",
+    "pgc",
     "perp_neg",
 )
 """The family of score distillation."""
@@ -66,6 +69,7 @@ def get_config(variant: str = "sds") -> ml_collections.ConfigDict:
         "ism": _ism,
         "dreamtime": _dreamtime,
         "hifa": _hifa,
+        "pgc": _pgc,
         "perp_neg": _perp_neg,
     }
     if variant in changes:
@@ -227,6 +231,10 @@ def _dreamtime(config: ml_collections.ConfigDict) -> None:
 def _hifa(config: ml_collections.ConfigDict) -> None:
     config.times = "hifa"
     config.t_last = (0.02, 0.5)
+
+
+def _pgc(config: ml_collections.ConfigDict) -> None:
+    config.loss = "pgc"
 
 
 def _perp_neg(config: ml_collections.ConfigDict) -> None:

@@ -17,6 +17,7 @@ Equations: grad_x = w(t) residual, where
               u - m + g d  from there on
     (6) ISM   u + g d - n, where z and n are      sigma     Liang et al. 2023, eq. 13
               those of DDIM inversion: n = u at the time step before t
+    (7) PGC   r min(1, k / |r_p|), r that of (1)  s^2       after Pan et al. 2024, section 3
 
 A new loss is one function of `Scores` and, where its weight or noise differ, a `Loss`.
 `denoise(z, t, cond) -> eps` is closed over its parameters inside the caller's jitted step, which
@@ -94,6 +95,16 @@ def nfsd(s: Scores, small: int = 200) -> Float[Array, "b *d"]:
     return guided(s.uncond, s.cond, s.guidance) - is_large * _asked(s.negative, "negative")
 
 
+def pgc(s: Scores, most: float = 1.0) -> Float[Array, "b *d"]:
+    """Pixel-wise gradient clipping, equation (7): |r_p| over the channels, k = `most`.
+
+    At the pixels of x, which may be a latent; the paper clips behind the encoder's Jacobian.
+    """
+    r = sds(s)
+    norm = jnp.sqrt(jnp.sum(r**2, axis=-1, keepdims=True))
+    return r * jnp.minimum(1.0, most / jnp.maximum(norm, most))
+
+
 def noise_variance(schedule: Schedule, t: Int[Array, "b"]) -> Float[Array, "b"]:
     """w = s^2 = 1 - abar_t: little weight where there is little noise."""
     return 1.0 - schedule.abar(t)
@@ -157,6 +168,7 @@ CSD = Loss(csd)
 CSD_NEGATIVE = Loss(csd_negative)
 NFSD = Loss(nfsd)
 ISM = Loss(sds, noise_level, inversion=(4, 50))
+PGC = Loss(pgc)
 
 
 def score_distillation_loss(

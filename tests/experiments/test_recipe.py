@@ -21,6 +21,7 @@ RESIDUALS = {
     "csd": family.csd,
     "nfsd": family.nfsd,
     "ism": family.sds,
+    "pgc": family.pgc,
 }
 
 

@@ -61,6 +61,20 @@ def test_vsd_of_the_noise_is_sds():
     np.testing.assert_array_equal(family.vsd(s._replace(own=s.noise)), family.sds(s))
 
 
+def test_pgc_is_sds_whose_pixels_pull_no_harder_than_k():
+    s = scores()
+    r = np.asarray(family.sds(s))
+    most = float(np.median(np.linalg.norm(r, axis=-1)))
+    clipped = np.asarray(family.pgc(s, most))
+    strong = np.linalg.norm(r, axis=-1) > most
+    np.testing.assert_allclose(clipped[~strong], r[~strong], rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(clipped[strong], axis=-1), most, rtol=1e-5)
+    cosine = np.sum(clipped * r, -1) / np.linalg.norm(clipped, axis=-1) / np.linalg.norm(r, axis=-1)
+    np.testing.assert_allclose(cosine, 1.0, rtol=1e-5)
+    still = s._replace(uncond=s.noise, cond=s.noise)
+    assert not np.any(family.pgc(still))  # where nothing pulls, nothing is divided by
+
+
 def test_without_a_condition_there_is_no_csd_and_guidance_means_nothing():
     s = scores()
     s = s._replace(cond=s.uncond)
