@@ -15,8 +15,8 @@
 OUT: what is finished is not done again, and an interrupted one goes on. It writes table.json and
 objects.png. `losses` does that with each loss of the family, and compares quality, colours,
 diversity and cost; what --config.FIELD changes it changes for all. It writes losses.json and
-losses.png beside a folder a loss. `generate` samples pictures of such captions and asks the judge
-what they show; it writes generate.json and generate.png.
+losses.png beside a folder a loss; --losses may name image scorers too. `generate` samples pictures
+of such captions and asks the judge what they show; it writes generate.json and generate.png.
 
 `inpaint` paints into holes of rooms that were never drawn in training, and compares with what was
 there, with the nearest known colours, and with another prompt by CLIP; it writes inpaint.json and
@@ -76,7 +76,7 @@ def define_flags() -> None:
         "prompts", None, f"The first so many of PROMPTS: {PROMPT_COUNT} by default."
     )
     flags.DEFINE_integer("seeds", 2, "text_to_3d, losses: runs a prompt.", lower_bound=1)
-    flags.DEFINE_list("losses", None, "losses: variants of the recipe; all of them by default.")
+    flags.DEFINE_list("losses", None, "losses: of the recipe; by default the family, no scorers.")
     flags.DEFINE_integer(
         "count", None, f"How many pictures or walks: {COUNT} by default.", lower_bound=1
     )

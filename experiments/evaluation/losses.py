@@ -32,7 +32,7 @@ def loss_configs(
 
     Args:
       recipe: a file with `VARIANTS` and `get_config(variant)`, as configs/distill/worlds.py.
-      losses: some of VARIANTS; None is all.
+      losses: some of VARIANTS, or of SCORERS where the file has such; None is all VARIANTS.
       changes: dotted field -> value.
 
     Raises:
@@ -45,8 +45,8 @@ def loss_configs(
     module = runpy.run_path(file)
     if "VARIANTS" not in module:
         raise ValueError(f"--suite=losses needs a recipe with VARIANTS, which {file} has not")
-    known = module["VARIANTS"]
-    chosen = known if losses is None else tuple(dict.fromkeys(losses))
+    known = (*module["VARIANTS"], *module.get("SCORERS", ()))
+    chosen = module["VARIANTS"] if losses is None else tuple(dict.fromkeys(losses))
     if not chosen or (wrong := [name for name in chosen if name not in known]):
         raise ValueError(
             f"--losses={','.join(wrong if chosen else ())} is none of {', '.join(known)}"

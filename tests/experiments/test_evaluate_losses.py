@@ -129,6 +129,8 @@ def test_variants_share_changes_and_compute(tmp_path):
     assert {c.field.levels for c in configs.values()} == {3}
     assert {c.seed for c in configs.values()} == {5}
     assert list(losses.loss_configs(WORLDS, ["vsd", "sds", "vsd"], {})) == ["vsd", "sds"]
+    # What scores images has the same compute, and is compared where it is asked for.
+    assert "clip" not in configs and list(losses.loss_configs(WORLDS, ["clip"], {})) == ["clip"]
     uneven = tmp_path / "uneven.py"
     uneven.write_text(
         "from configs.distill import worlds\n"
@@ -145,7 +147,7 @@ def test_variants_share_changes_and_compute(tmp_path):
         (f"{WORLDS}:csd", None, {}, "without :csd"),
         ("configs/distill/stable_diffusion.py", None, {}, "VARIANTS"),
         (WORLDS, ["sds", "sdz"], {}, "--losses=sdz is none of sds, "),
-        (WORLDS, [], {}, "--losses= is none of"),
+        (WORLDS, [], {}, "--losses= is none of sds, .*, clip"),
         (WORLDS, None, {"loss": "csd"}, r"varies --config\.loss"),
     ):
         with pytest.raises(ValueError, match=message):
