@@ -6,9 +6,11 @@
 
 After the colon, another of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa,
 perp_neg; or, in place of the denoiser, what scores images: classifier, elbo, discriminator, clip.
+configs/distill/rooms.py makes a room, seen from inside: variants random, free, schedule.
 Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
-summary.json. The same command again resumes, bit for bit. --config.stop_after=N ends after N steps
-for now, with a report of what is there; without it the same run goes on to its end.
+summary.json; of a room turn.mp4 and plan.png, and no mesh. The same command again resumes, bit for
+bit. --config.stop_after=N ends after N steps for now, with a report of what is there; without it
+the same run goes on to its end.
 """
 
 import time
@@ -24,11 +26,11 @@ from absl import app, flags, logging
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
-from experiments import object_report, recipe
+from experiments import object_report, recipe, room_report
 from experiments.errors import reported
 from experiments.latent_pictures import LatentPictures
-from experiments.model_options import model_options
 from experiments.recipe_checks import check_config
+from experiments.room_recipe import is_inside, load_prior
 from experiments.scorer_recipe import is_scored, load_scorer
 from experiments.spending import Spending, spent_before
 from geojax.geometry.occupancy import full_grid
@@ -43,7 +45,6 @@ from geojax.methods.view_prompts import shorten_prompt
 from geojax.models.fields import Field
 from geojax.priors.image_scorer import ImageScorer
 from geojax.priors.prior import Prior
-from geojax.priors.stable_diffusion import load_stable_diffusion
 from geojax.priors.text_condition import TextCondition
 
 FLAGS = flags.FLAGS
@@ -96,11 +97,7 @@ class Tools(NamedTuple):
 
 def prepare(config: Any) -> Tools:
     """Load the model of a recipe and make its steps; they compile when they are first called."""
-    model: Prior | ImageScorer = (
-        load_scorer(config)
-        if is_scored(config)
-        else load_stable_diffusion(config.model, **model_options(config))
-    )
+    model: Prior | ImageScorer = load_scorer(config) if is_scored(config) else load_prior(config)
     scene, own = recipe.make_scene(config, model), recipe.own_training(config)
     steps = {
         (large, shaded): recipe.make_step(config, model, scene, own, large=large, shaded=shaded)
@@ -136,7 +133,7 @@ def needed_bytes(config: Any, tools: Tools) -> int:
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     pictures = last_step(config) // config.picture_every + 1
     steps = config.steps * 2**11  # lines of the log, and the same for TensorBoard
-    report = object_report.report_bytes(config)
+    report = (room_report if is_inside(config) else object_report).report_bytes(config)
     return (_KEPT + 1) * state + steps + pictures * object_report.progress_bytes(config) + report
 
 
@@ -211,7 +208,7 @@ def distill(
 
                 last = step + 1 == end
                 figures = {name: float(value) for name, value in metrics.items()}
-                trouble = text_to_3d.collapse(figures["opacity"])
+                trouble = text_to_3d.collapse(figures["opacity"], is_inside(config))
                 log.write(step, figures | {"collapsed": float(trouble is not None)})
                 save = (step + 1) % config.checkpoint_every == 0 or last
                 cause = text_to_3d.non_finite_cause(figures)
@@ -220,7 +217,7 @@ def distill(
                 if cause:
                     raise FloatingPointError(f"step {step}: {cause}; {_what_is_left(checkpointer)}")
                 if (step + 1) % config.picture_every == 0 or last:
-                    picture = object_report.progress_picture(pictures, state, config.large_size)
+                    picture = _progress_picture(config, pictures, state)
                     write_png(run.path / "progress" / f"{step + 1:06d}.png", picture)
                     log.image(step, "views", picture)
                     collapsed = collapsed + 1 if trouble else 0
@@ -233,7 +230,8 @@ def distill(
     field = tools.field
     if isinstance(pictures, LatentPictures):
         field = pictures.coloured(state, config.large_size)
-    figures = object_report.write_report(config, prompt, field, state, pictures, run.path)
+    write_report = (room_report if is_inside(config) else object_report).write_report
+    figures = write_report(config, prompt, field, state, pictures, run.path)
     summary = {
         "prompt": prompt,
         "seed": config.seed,
@@ -244,6 +242,14 @@ def distill(
     }
     write_json(run.path / "summary.json", summary)
     return summary
+
+
+def _progress_picture(
+    config: Any, pictures: object_report.Pictures, state: text_to_3d.State
+) -> np.ndarray:
+    if is_inside(config):
+        return room_report.progress_picture(config, pictures, state)
+    return object_report.progress_picture(pictures, state, config.large_size)
 
 
 def _is_finite(tree: Any) -> bool:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from experiments.room_recipe import inside_cameras, is_inside
 from experiments.scorer_recipe import choose_transmittance
-from geojax.geometry.camera_sampling import CameraDistribution
+from geojax.geometry.camera_sampling import CameraDistribution, sample_views
 from geojax.methods import denoiser_critic, score_distillation, text_to_3d, timesteps
 from geojax.methods.score_distillation import Loss
 from geojax.methods.scorer_critic import scorer_critic
@@ -195,6 +196,14 @@ def choose_critic(
     )
 
 
+def choose_cameras(config: Any, field: Field) -> text_to_3d.Cameras:
+    """Where a recipe looks from: around an object, or within a scene where it has `inside`."""
+    if is_inside(config):
+        return inside_cameras(config, field)
+    distribution = CameraDistribution(**config.cameras)
+    return lambda key, count, size, state: sample_views(key, distribution, count, size, size)
+
+
 def view_mesh(config: Any) -> jax.sharding.Mesh:
     """The devices that a recipe's views are dealt to, along the axis "views"."""
     devices = math.gcd(jax.device_count(), config.views)
@@ -223,7 +232,7 @@ def make_step(
         mesh,
         views=config.views,
         size=size,
-        distribution=CameraDistribution(**config.cameras),
+        cameras=choose_cameras(config, scene.field),
         radius=config.field.radius,
         samples=config.samples,
         capacity=sample_capacity(config, large),

@@ -7,6 +7,7 @@ import jax
 
 from experiments import recipe
 from experiments.model_options import model_options
+from experiments.room_recipe import inside_cameras, is_inside
 from experiments.scorer_recipe import choose_transmittance, is_scored, scorer_folder
 
 # Field -> the least it may be. `stop_after` 0: to the end.
@@ -66,7 +67,11 @@ def check_config(config: Any, prompt: str) -> None:
         recipe.choose_loss(config)
     recipe.choose_times(config, 1000)
     recipe.choose_optimiser(config, config.field.learning_rate)
-    recipe.make_field(config)
+    field = recipe.make_field(config)
+    if is_inside(config):
+        if config.latent:
+            raise ValueError("config.latent=True: a room is made of colours, not of latents")
+        inside_cameras(config, field)
     model_options(config)
 
 

@@ -25,7 +25,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from geojax.geometry.camera_sampling import CameraDistribution, ViewSample, sample_views
+from geojax.geometry.camera_sampling import ViewSample
 from geojax.geometry.occupancy import OccupancyGrid, update_grid
 from geojax.methods import regularizers, sjc
 from geojax.methods.radiance import Rendering, render
@@ -126,6 +126,10 @@ class Critic(NamedTuple):
     learn: Callable[[Key[Array, ""], Params, OwnScore, Any], tuple[OwnScore, Metrics]] | None = None
 
 
+Cameras = Callable[[Key[Array, ""], int, int, State], ViewSample]
+"""(key, count, size in pixels, state) -> views: where to stand may depend on field and step."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Weights:
     """The lambdas of (2). They belong to this sum of pixels, and to no other codebase."""
@@ -194,7 +198,7 @@ def distillation_step(
     *,
     views: int,
     size: int,
-    distribution: CameraDistribution,
+    cameras: Cameras,
     radius: float,
     samples: int,
     capacity: int | None,
@@ -215,7 +219,7 @@ def distillation_step(
       mesh: devices, with an axis "views" that divides `views`.
       views: cameras a step.
       size: side of the rendering in pixels; the critic enlarges it to the model's.
-      distribution: of the cameras.
+      cameras: where a step looks from.
       radius: of the ball that the field lives in, world units.
       samples: intervals a ray.
       capacity: most samples a step at which the field is evaluated (see `render`).
@@ -237,7 +241,7 @@ def distillation_step(
         params: Params, model_params: Params, key: Key[Array, ""], state: State, prompt: PromptViews
     ) -> tuple[Float[Array, ""], tuple[Rendering, Verdict]]:
         keys = jax.random.split(key, 6)
-        seen: ViewSample = sample_views(keys[0], distribution, views, size, size)
+        seen: ViewSample = cameras(keys[0], views, size, state)
         seen = jax.lax.with_sharding_constraint(seen, sharded)
         light = random_light(keys[1], seen.camera.position, ambient, textureless)
         rendering = render(
@@ -292,6 +296,7 @@ def distillation_step(
         )
         metrics = {
             "opacity": jnp.mean(rendering.opacity),
+            "depth": jnp.mean(rendering.depth),
             "gradient_norm": optax.global_norm(gradient),
             "residual": verdict.metrics.residual_rms,
             "coherence": verdict.metrics.coherence,
@@ -324,11 +329,11 @@ def non_finite_cause(metrics: dict[str, float]) -> str | None:
     return next((cause for name, cause in causes.items() if not metrics[name]), None)
 
 
-def collapse(opacity: float) -> str | None:
-    """Whether a field has become empty or solid, by the mean opacity of its pictures; or None."""
+def collapse(opacity: float, inside: bool = False) -> str | None:
+    """Whether a field is empty, or solid (not seen from `inside`), by its mean opacity; or None."""
     if opacity < 0.01:
         return "empty: nothing is left of the field (guidance too low, or opacity weight too high)"
-    if opacity > 0.95:
+    if opacity > 0.95 and not inside:
         return "solid: the field fills the picture (opacity weight too low, or cameras inside it)"
     return None
 

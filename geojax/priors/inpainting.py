@@ -146,6 +146,24 @@ def inpainting_channels(
     return jnp.concatenate([cells[..., None].astype(seen.dtype), seen], axis=-1)
 
 
+def painted_whole(prior: ConditionedPrior) -> Prior:
+    """Equation (1) with m = 1 everywhere: the text-to-image model that an inpainting model is.
+
+    It is as good a one as its training had whole pictures as holes.
+
+    Raises:
+      ValueError: a model that is shown something else than a mask and a latent.
+    """
+    if prior.extra_channels != 1 + prior.latent_channels:
+        raise ValueError(
+            f"expected an inpainting model with {1 + prior.latent_channels} channels beside the "
+            f"noisy latent, got {prior.extra_channels}"
+        )
+    shape = (1, prior.image_size, prior.image_size)
+    image, hole = jnp.full((*shape, 3), GREY), jnp.ones(shape, bool)
+    return prior.given(inpainting_channels(prior, prior.params, image, hole))
+
+
 def depth_channels(disparity: Float[Array, "B H W"], height: int, width: int) -> Extra:
     """What equation (2) puts beside the noisy latent.
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from geojax.diffusion.schedule import scaled_linear
-from geojax.geometry.camera_sampling import CameraDistribution, orbit
+from geojax.geometry.camera_sampling import CameraDistribution, orbit, sample_views
 from geojax.geometry.occupancy import full_grid
 from geojax.methods import text_to_3d, timesteps
 from geojax.methods.denoiser_critic import denoiser_critic
@@ -73,11 +73,15 @@ def annealed(key, step, count):
     return timesteps.stratified(key, count, between, 1000)
 
 
+def around(distribution):
+    return lambda key, count, size, state: sample_views(key, distribution, count, size, size)
+
+
 def make_step(prior, field, optimiser, devices, **changes):
     options = dict(
         views=VIEWS,
         size=SIZE,
-        distribution=CAMERAS,
+        cameras=around(CAMERAS),
         radius=RADIUS,
         samples=24,
         capacity=None,
@@ -191,6 +195,29 @@ def test_collapse_is_told_from_a_sane_object():
     assert text_to_3d.collapse(0.001).startswith("empty")
     assert text_to_3d.collapse(0.99).startswith("solid")
     assert text_to_3d.collapse(0.3) is None
+    assert text_to_3d.collapse(0.99, inside=True) is None
+    assert text_to_3d.collapse(0.001, inside=True).startswith("empty")
+
+
+def test_cameras_may_follow_the_step_and_the_field(setup):
+    """Away from the ball after the first step, and where the field says so."""
+    prior, field, optimiser, _, views = setup
+
+    def turning_away(key, count, size, state):
+        seen = sample_views(key, CAMERAS, count, size, size)
+        away = (state.step > 0) | (jnp.max(state.params["density"]) > 0.5)
+        pose = seen.camera.camera_to_world.at[:, :3, 3].add(jnp.where(away, 10.0, 0.0))
+        camera = dataclasses.replace(seen.camera, camera_to_world=pose)
+        return seen._replace(camera=camera)
+
+    step = make_step(prior, field, optimiser, jax.devices()[:1], cameras=turning_away)
+    state, first = step(start(field, optimiser), prior.params, views)
+    assert first["opacity"] > 0.5 and first["depth"] > DISTANCE - RADIUS
+    _, second = step(state, prior.params, views)
+    assert second["opacity"] == 0.0
+    state = start(field, optimiser)
+    solid = state.params | {"density": state.params["density"] + 1.0}
+    assert step(state._replace(params=solid), prior.params, views)[1]["opacity"] == 0.0
 
 
 def test_views_are_embedded_in_the_order_of_the_table():
@@ -236,7 +263,7 @@ def updates_on_meshes():
             shaded=True,
             capacity=2000,
             weights=weights,
-            distribution=CameraDistribution(),
+            cameras=around(CameraDistribution()),
         )
         state = start(field, optimiser)._replace(step=jnp.asarray(50, jnp.int32))
         state, metrics = step(state, prior.params, prompt_views(prior))

@@ -11,6 +11,7 @@ from geojax.priors.inpainting import (
     latent_mask,
     load_depth_conditioned,
     load_inpainting,
+    painted_whole,
 )
 from geojax.priors.stable_diffusion import load_stable_diffusion
 from tests.weights.tiny_family import LIMIT, UNET, WIDTH, write_family
@@ -112,6 +113,29 @@ def test_the_channels_are_mask_then_masked_image(prior, rng):
     )
     # What is under the mask has no say.
     np.testing.assert_array_equal(make(jnp.where(mask[..., None], 0.9, image)), extra)
+
+
+def test_painted_whole_is_the_model_shown_nothing(prior, batch):
+    """Channels made by hand: ones, and the latent of grey; whatever the size of the batch."""
+    z, t, condition = batch
+    grey = jnp.broadcast_to(prior.encode(prior.params, jnp.full((1, 16, 16, 3), 0.5)), (2, 8, 8, 4))
+    extra = jnp.concatenate([jnp.ones((2, 8, 8, 1)), grey], axis=-1)
+    want = prior.denoise(prior.params, z, t, condition, extra)
+    whole = painted_whole(prior)
+    np.testing.assert_allclose(whole.denoise(whole.params, z, t, condition), want, atol=1e-5)
+    # Where something is shown the answer is another one.
+    other = prior.denoise(prior.params, z, t, condition, extra.at[..., 0].set(0.0))
+    assert np.abs(np.asarray(other - want)).max() > 1e-3
+    twice = [jnp.concatenate([x, x]) for x in batch]
+    found = whole.denoise(whole.params, *twice)
+    np.testing.assert_allclose(found, jnp.concatenate([want, want]), atol=1e-5)
+    assert whole.embed is prior.embed and whole.latent_size == prior.latent_size
+
+
+def test_only_an_inpainting_model_can_be_painted_whole(folders):
+    depth = load_depth_conditioned(folders / "5")
+    with pytest.raises(ValueError, match="5 channels beside the noisy latent, got 1"):
+        painted_whole(depth)
 
 
 def test_one_pixel_anywhere_in_a_cell_paints_it():
