@@ -191,7 +191,8 @@ def _voxels(config: ml_collections.ConfigDict) -> None:
     config.t_last = (0.01, 0.969)
     config.weights.entropy = 0.0
     config.weights.orientation = 0.0
-    config.weights.emptiness = 600.0
+    config.weights.emptiness = 60.0
+    config.density_threshold = 2.5  # emptiness leaves no more density than the pictures ask for
 
 
 def _sjc(config: ml_collections.ConfigDict) -> None:
