@@ -16,7 +16,7 @@ from geojax.methods.score_distillation import Loss
 from geojax.methods.scorer_critic import scorer_critic
 from geojax.methods.variational import OwnTraining
 from geojax.models.backgrounds import TextureBackground, with_background
-from geojax.models.fields import Field, HashGridField, VoxelField, as_field, linear_blob
+from geojax.models.fields import Field, HashGridField, VoxelField, as_field, hollow_box, linear_blob
 from geojax.priors.image_scorer import ImageScorer
 from geojax.priors.prior import Prior
 
@@ -115,6 +115,8 @@ def make_field(config: Any, channels: int = 3) -> Field:
     f = config.field
 
     def blob(points):
+        if is_inside(config) and config.inside.hollow:
+            return hollow_box(points, tuple(config.inside.hollow), config.inside.slope)
         return linear_blob(points, f.blob_scale, f.blob_radius)
 
     shared: dict[str, Any] = {

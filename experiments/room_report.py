@@ -8,6 +8,7 @@ Symbols: o opacity and z depth of a pixel, seen by fixed cameras in the middle o
 No training draws these cameras, so they are the same for every run of a box.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def plan(
         drawn = rule(jax.random.fold_in(state.key, 1), _DRAWN, config.small_size, state)
         cells = np.asarray(drawn.camera.position)[:, :2] / radius * 0.5 + 0.5
         columns, rows = np.clip((cells * size).astype(int), 0, size - 1).T
-        image[size - 1 - rows, columns] = (1.0, 0.1, 0.1)
+        for down, right in itertools.product(range(-(size // 150), size // 150 + 1), repeat=2):
+            at_rows = np.clip(size - 1 - rows + down, 0, size - 1)
+            image[at_rows, np.clip(columns + right, 0, size - 1)] = (1.0, 0.1, 0.1)
     return image
 
 

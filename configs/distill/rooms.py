@@ -31,15 +31,16 @@ def get_config(variant: str = "free") -> ml_collections.ConfigDict:
         raise ValueError(f"no variant {variant!r} of this recipe; there are {', '.join(known)}")
     config = worlds.get_config()
     config.model = "geojax/assets/worlds-64-inpainting"
+    config.steps = 300
     config.field.radius = 1.0
     config.field.blob_scale = 0.0
     config.field.levels = 6
     config.field.finest = 64
 
     config.views = 4
-    config.large_from = 0.75
+    config.large_from = 0.9
     config.samples = 32
-    config.capacity = 60_000
+    config.capacity = 50_000
     config.shaded_share = 0.0  # the light of a room is in its colours
     config.view_elevations = (0.0,)
     config.view_suffixes = (("",),)
@@ -48,7 +49,10 @@ def get_config(variant: str = "free") -> ml_collections.ConfigDict:
     config.inside = ml_collections.ConfigDict()
     config.inside.rule = variant
     config.inside.inpainting = True  # of the model: paint the whole picture
-    config.inside.half = (0.6, 0.6, 0.2)  # half sides of the box of the cameras, world units
+    config.inside.half = (0.65, 0.65, 0.3)  # half sides of the box of the cameras, world units
+    # The start: a hollow of these half sides in a solid that thickens outward; () is a fog.
+    config.inside.hollow = (0.5, 0.5, 0.25)
+    config.inside.slope = 20.0
     config.inside.pitch = (-10.0, 5.0)  # degrees
     config.inside.focal = (0.9, 1.07)  # times the image width: those of the rooms
     config.inside.start = (0.0, 0.0, 0.0)  # of the schedule: the point that it sets out from

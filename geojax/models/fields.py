@@ -5,9 +5,10 @@ Symbols: sigma density (1 / length), mu a point in world units, R the radius of 
     (1)  sigma = activation(raw + blob(mu)) inside the ball |mu| <= R, 0 outside
     (2)  Gaussian blob  scale exp(-|mu|^2 / (2 std^2)),  5 and 0.2 with activation exp
     (3)  linear blob    scale (1 - |mu| / std),          10 and 0.5 with activation softplus
+    (4)  hollow box     slope max_i (|mu_i| - h_i)       the reverse, for cameras inside
 
-Sources: (1, 2) DreamFusion, appendix A.2; (3) Magic3D. The blob goes in before the activation:
-without it nothing is visible at first and nothing has a gradient.
+Sources: (1, 2) DreamFusion, appendix A.2; (3) Magic3D; (4) this project's. The blob goes in before
+the activation: without it nothing is visible at first and nothing has a gradient.
 """
 
 from collections.abc import Callable
@@ -79,6 +80,13 @@ def linear_blob(
     at_origin = squared == 0
     norm = jnp.where(at_origin, 0.0, jnp.sqrt(jnp.where(at_origin, 1.0, squared)))
     return scale * (1.0 - norm / std)
+
+
+def hollow_box(
+    points: Float[Array, "N 3"], half: tuple[float, float, float], slope: float = 20.0
+) -> Float[Array, "N"]:
+    """A density bias that leaves a box about the origin empty, eq. (4): 0 on its faces."""
+    return slope * jnp.max(jnp.abs(points) - jnp.asarray(half, points.dtype)[None], axis=-1)
 
 
 def no_blob(points: Float[Array, "N 3"]) -> Float[Array, "N"]:

@@ -43,7 +43,7 @@ def test_free_cameras_follow_the_field_and_random_ones_do_not():
         for centre in ((0.2, 0.2, 0.0), (-0.2, -0.2, 0.0)):
             found = positions(rule, state_of(centre))
             away[rule, centre] = np.linalg.norm(found - np.asarray(centre), axis=1)
-            assert (np.abs(found) <= [0.6, 0.6, 0.2]).all()
+            assert (np.abs(found) <= rooms.get_config().inside.half).all()
     assert max(away["free", c].max() for c in ((0.2, 0.2, 0.0), (-0.2, -0.2, 0.0))) < 0.4
     assert away["random", (0.2, 0.2, 0.0)].max() > 0.5
 

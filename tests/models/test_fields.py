@@ -27,6 +27,12 @@ def test_known_answer_blobs():
     np.testing.assert_allclose(jax.nn.softplus(raw), [10.0000454, 0.693147], rtol=1e-6)
 
 
+def test_a_hollow_box_is_empty_within_and_grows_outward():
+    points = jnp.array([[0.0, 0, 0], [0.5, 0, 0], [0.0, -0.4, 0.25], [0.6, 0.1, 0.3], [0, 0, -0.5]])
+    raw = fields.hollow_box(points, (0.5, 0.4, 0.25), slope=10.0)
+    np.testing.assert_allclose(raw, [-2.5, 0.0, 0.0, 1.0, 2.5], atol=1e-6)
+
+
 def test_blobs_have_finite_slopes_at_the_origin():
     for blob in (fields.gaussian_blob, fields.linear_blob, fields.no_blob):
         np.testing.assert_array_equal(jax.grad(lambda x, f=blob: f(x).sum())(ORIGIN), ORIGIN)
