@@ -161,7 +161,9 @@ def measure_object(
     kind, colour = subject
     hull = None
     if solids.KINDS[kind].cavity:
-        hull = np.asarray(pictures(state, measure.hull_views()).opacity) > 0.5
+        # Finer than the prior's pictures: a carved cell is as wide as a pixel.
+        silhouettes = measure.hull_views(3 * config.large_size // 2)
+        hull = np.asarray(pictures(state, silhouettes).opacity) > 0.5
     density = density_grid(pictures, state, 64, config.field.radius)
     occupied = density > config.density_threshold
     volume = measure.volume_score(kind, occupied, config.field.radius, hull)

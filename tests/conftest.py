@@ -7,12 +7,13 @@ dtype of every annotated argument and result in geojax: the hook must come befor
 import os
 from pathlib import Path
 
-# Before JAX is imported. Compiled programs are kept between runs of the tests.
+# Before JAX is imported. Compiled programs are kept between runs of the tests, small ones too: each
+# binary that the tests run needs hundreds.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The tests look at no hub: what they need is in the repository.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
