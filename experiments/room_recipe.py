@@ -54,6 +54,8 @@ def inside_cameras(config: Any, field: Field) -> Cameras:
     box, free, start = box_of(inside.half), FreeSpace(**inside.free), tuple(inside.start)
     if len(start) != 3 or not all(abs(x) <= h for x, h in zip(start, inside.half, strict=True)):
         raise ValueError(f"config.inside.start={start} must be a point of the box +-{inside.half}")
+    if inside.hollow:
+        box_of(tuple(inside.hollow))
     if not (0.0 < inside.first_share <= 1.0 and 0.0 <= inside.open_at <= 1.0):
         raise ValueError(
             "config.inside.first_share must be in (0, 1] and config.inside.open_at in [0, 1], got "

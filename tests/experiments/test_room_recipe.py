@@ -72,6 +72,7 @@ def test_objects_are_seen_as_before():
     [
         ({"inside.rule": "somewhere"}, "config.inside.rule='somewhere' is not one of random, free"),
         ({"inside.half": (0.6, 0.0, 0.2)}, "three positive half sides"),
+        ({"inside.hollow": (0.6, -0.1, 0.2)}, "three positive half sides"),
         ({"inside.start": (0.7, 0.0, 0.0)}, "config.inside.start=.* must be a point of the box"),
         ({"inside.first_share": 0.0}, "first_share must be in"),
         ({"inside.open_at": 1.5}, "open_at in .0, 1."),
