@@ -14,6 +14,13 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Tests compile much and compute little: so XLA takes a third of the time. `make parity` sets none
+# of these, and checks what users run.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_use_xnnpack=false",
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The tests look at no hub: what they need is in the repository.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

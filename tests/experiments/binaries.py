@@ -1,7 +1,6 @@
 """Run the experiment binaries on the tiny family, as a user would."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,17 +43,11 @@ def command(binary: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", f"experiments.{binary}", *flags]
 
 
-def environment() -> dict[str, str]:
-    # Programs this small take far longer to optimise than to run.
-    return os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-
-
 def run(binary: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run a binary to its end."""
     return subprocess.run(
         command(binary, *flags),
         cwd=ROOT,
-        env=environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -76,7 +76,6 @@ def test_without_pytorch_geojax_is_measured_alone(folder, monkeypatch, capsys):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a)
     )
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     options = models.Options(folder=str(folder), tasks=("encode",))
     figures = models.measure(options, 1)
     assert "pip install -e '.[torch]'" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 
 from geojax.io.metric_log import read_metrics
 from geojax.io.run_folder import open_run
-from tests.experiments.binaries import ROOT, command, environment, run, strict_json, tiny_flags
+from tests.experiments.binaries import ROOT, command, run, strict_json, tiny_flags
 
 pytestmark = pytest.mark.end_to_end
 
@@ -37,7 +37,6 @@ def kill_after_first_checkpoint(flags, folder):
     with subprocess.Popen(
         command("distill", *flags),
         cwd=ROOT,
-        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -164,7 +163,6 @@ def test_a_full_disk_is_said_before_work(family, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program, f"--out={out}", "--prompt=a mug", *tiny_flags(family)],
         cwd=ROOT,
-        env=environment(),
         capture_output=True,
         text=True,
         check=False,
