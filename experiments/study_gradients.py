@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from experiments import distill
 from experiments.errors import reported
-from experiments.scorer_recipe import is_scored
+from experiments.room_recipe import is_inside
 from experiments.studies import field_gradients, gradients, outcomes, plots
 from experiments.table import format_table, number
 from geojax.geometry.camera_sampling import orbit
@@ -33,6 +33,9 @@ from geojax.priors.stable_diffusion import load_stable_diffusion
 from geojax.worlds import captions
 
 FLAGS = flags.FLAGS
+
+GUIDED = ("sds", "sjc", "sjc_plain", "ism", "pgc")
+"""Losses that with a guidance of 0 are of the unconditional prediction alone."""
 
 
 class Counts(NamedTuple):
@@ -74,10 +77,16 @@ def check(config: Any, prompt: str, times: Sequence[str], uncaptioned: str) -> l
     distill.check_config(config, prompt)
     if captions.parse_subject(prompt) is None:
         raise ValueError(f"--prompt={prompt!r} names no object of the world, as 'a red mug' does")
-    if is_scored(config) or config.latent or config.loss == "vsd":
+    if config.loss not in GUIDED or config.latent or is_inside(config):
         raise ValueError(
-            f"config.loss={config.loss!r}: this study is of a denoiser whose weights stay, and of "
-            "a field of colours"
+            f"config.loss={config.loss!r}: this study is of a denoiser whose weights stay, of an "
+            f"object, a field of colours, and of {', '.join(GUIDED)}"
+        )
+    if config.perp_neg:
+        raise ValueError("config.perp_neg=True: prompts of wrong views are captions too")
+    if config.stop_after:
+        raise ValueError(
+            f"config.stop_after={config.stop_after}: gradients are drawn at the end of a run too"
         )
     if uncaptioned and not Path(uncaptioned).is_dir():
         raise FileNotFoundError(f"--uncaptioned={uncaptioned}: no such folder")
@@ -106,7 +115,7 @@ def study(
     measure = gradients.gradients_at(prior, counts.batches)
     of_field = field_gradients.field_gradients_at(config, tools.field, prior, counts.cameras)
     table = distill.embed_prompt(config, prompt, prior)
-    other = None if uncaptioned is None else uncaptioned.params
+    other = None if uncaptioned is None else (uncaptioned.params, uncaptioned.embed([""])[0])
     half = max(1, config.steps // 2)
     stages = {}
     for stage, step in (("start", 0), ("half way", half), ("end", config.steps)):

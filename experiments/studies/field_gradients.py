@@ -35,9 +35,10 @@ def field_gradients_at(
 ) -> Callable[..., dict[str, NestedStatistics]]:
     """A jitted function (key, state, params, uncaptioned, t [], prompt) -> statistics by name.
 
-    Its arguments: the state of a run; parameters of the prior, and those of one that was trained
-    without captions, or None; the time step; the prompt from every side. The names are "none" (no
-    caption), "view" (the prompt with the name of the view), and "uncaptioned".
+    Its arguments: the state of a run; parameters of the prior; those of one that was trained
+    without captions, with what its own text encoder says of none [L, D], or None; the time step;
+    the prompt from every side. The names are "none" (no caption), "view" (the prompt with the name
+    of the view), and "uncaptioned".
 
     Args:
       config: the recipe: cameras, size and samples of the first half of a run.
@@ -51,7 +52,7 @@ def field_gradients_at(
         key: jax.Array,
         state: State,
         params: Any,
-        uncaptioned: Any,
+        uncaptioned: tuple[Any, Array] | None,
         t: Array,
         prompt: PromptViews,
     ) -> dict[str, NestedStatistics]:
@@ -86,7 +87,9 @@ def field_gradients_at(
             none, view = predict(lambda *args: prior.denoise(params, *args), z, times, conditions)
             residuals = {"none": none - noise, "view": view - noise}
             if uncaptioned is not None:
-                eps = prior.denoise(uncaptioned, z, times, conditions[0])
+                weights, nothing = uncaptioned
+                nothing = jnp.broadcast_to(nothing, (NOISES, *nothing.shape))
+                eps = prior.denoise(weights, z, times, nothing)
                 residuals["uncaptioned"] = eps - noise
 
             def in_field(residual: Array) -> Array:

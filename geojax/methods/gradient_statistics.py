@@ -58,57 +58,75 @@ class NestedStatistics(NamedTuple):
     cosine: Float[Array, ""]
 
 
-class Sums(NamedTuple):
+class Moments(NamedTuple):
     """What the statistics of any number of draws need: they are never all held.
 
     Attributes:
-      gradient: sum of g_m, [D].
-      unit: sum of g_m / |g_m|, [D].
-      square: sum of |g_m|^2.
+      mean: mu, [D].
+      spread: sum of |g_m - mu|^2.
+      unit: sum of g_m / |g_m| over the draws that are not zero, [D].
+      alive: how many those are.
       norm: sum of |g_m|.
       number: M.
     """
 
-    gradient: Float[Array, "D"]
+    mean: Float[Array, "D"]
+    spread: Float[Array, ""]
     unit: Float[Array, "D"]
-    square: Float[Array, ""]
+    alive: Float[Array, ""]
     norm: Float[Array, ""]
     number: Float[Array, ""]
 
 
-def sums(gradients: Float[Array, "M *d"]) -> Sums:
-    """Sums over some draws; those of others can be added, leaf by leaf."""
+def moments(gradients: Float[Array, "M *d"]) -> Moments:
+    """Moments of some draws, at least one; `merged` takes those of others in."""
     flat = gradients.reshape(gradients.shape[0], -1)
-    square = jnp.sum(flat**2, axis=1)
-    norm = jnp.sqrt(square)
-    unit = flat / jnp.maximum(norm, jnp.finfo(flat.dtype).tiny)[:, None]
-    return Sums(
-        jnp.sum(flat, axis=0),
-        jnp.sum(unit, axis=0),
-        jnp.sum(square),
-        jnp.sum(norm),
-        jnp.asarray(float(flat.shape[0])),
+    mean = jnp.mean(flat, axis=0)
+    norm = jnp.sqrt(jnp.sum(flat**2, axis=1))
+    return Moments(
+        mean=mean,
+        spread=jnp.sum((flat - mean[None]) ** 2),
+        unit=jnp.sum(flat / jnp.maximum(norm, jnp.finfo(flat.dtype).tiny)[:, None], axis=0),
+        alive=jnp.sum(norm > 0.0, dtype=jnp.float32),
+        norm=jnp.sum(norm),
+        number=jnp.asarray(float(flat.shape[0])),
     )
 
 
-def statistics(s: Sums) -> GradientStatistics:
+def merged(a: Moments, b: Moments) -> Moments:
+    """Moments of the draws of both; one of them may be of none, all zeros.
+
+    |mu_a - mu_b|^2 takes the place of the squares of the means, whose difference rounding eats
+    (Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm", 1979).
+    """
+    number = a.number + b.number
+    apart = b.mean - a.mean
+    return Moments(
+        mean=a.mean + apart * (b.number / number),
+        spread=a.spread + b.spread + jnp.sum(apart**2) * (a.number * b.number / number),
+        unit=a.unit + b.unit,
+        alive=a.alive + b.alive,
+        norm=a.norm + b.norm,
+        number=number,
+    )
+
+
+def statistics(s: Moments) -> GradientStatistics:
     """Equations (2)-(5).
 
     Args:
-      s: sums of at least two draws.
+      s: moments of at least two draws.
     """
-    m = s.number
-    mean_square = jnp.sum((s.gradient / m) ** 2)
-    # One pass: sum |g - mu|^2 = sum |g|^2 - M |mu|^2, which rounding can take below 0.
-    variance = jnp.maximum(s.square - m * mean_square, 0.0) / (m - 1.0)
-    signal = mean_square - variance / m
-    tiny = jnp.finfo(jnp.float32).tiny
+    variance = s.spread / (s.number - 1.0)
+    signal = jnp.sum(s.mean**2) - variance / s.number
+    # A draw that is zero points nowhere: it is in no pair of (5).
+    pairs = jnp.maximum(s.alive * (s.alive - 1.0), 1.0)
     return GradientStatistics(
         signal=signal,
         variance=variance,
-        snr=signal / jnp.maximum(variance, tiny),
-        cosine=(jnp.sum(s.unit**2) - m) / (m * (m - 1.0)),
-        norm=s.norm / m,
+        snr=signal / jnp.maximum(variance, jnp.finfo(jnp.float32).tiny),
+        cosine=(jnp.sum(s.unit**2) - s.alive) / pairs,
+        norm=s.norm / s.number,
     )
 
 
@@ -136,19 +154,14 @@ def gradient_statistics(
     if batches < 1 or batches * count < 2:
         raise ValueError(f"{batches} batches of {count} draws: statistics need two draws or more")
 
-    def add(total: Any, key: Key[Array, ""]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.tree.map(sums, draw(key))), None
-
-    empty = jax.eval_shape(lambda key: jax.tree.map(sums, draw(key)), key)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
-    total, _ = jax.lax.scan(add, nothing, jax.random.split(key, batches))
-    return jax.tree.map(statistics, total, is_leaf=lambda leaf: isinstance(leaf, Sums))
+    total = _over_keys(lambda key: jax.tree.map(moments, draw(key)), merged, Moments, key, batches)
+    return jax.tree.map(statistics, total, is_leaf=lambda leaf: isinstance(leaf, Moments))
 
 
 class _Cameras(NamedTuple):
-    """Sums of the cameras' means, and of their variances of noise."""
+    """Moments of the cameras' means, and the sum of their variances of noise."""
 
-    means: Sums
+    means: Moments
     noise: Float[Array, ""]
 
 
@@ -173,16 +186,13 @@ def nested_statistics(
         raise ValueError(f"{cameras} cameras of {count} draws: there must be two or more of both")
 
     def at_camera(gradients: Float[Array, "N *d"]) -> _Cameras:
-        mean = jnp.mean(gradients, axis=0, keepdims=True)
-        return _Cameras(sums(mean), statistics(sums(gradients)).variance)
+        own = moments(gradients)
+        return _Cameras(moments(own.mean[None]), statistics(own).variance)
 
-    def add(total: Any, key: Key[Array, ""]) -> tuple[Any, None]:
-        found = jax.tree.map(at_camera, draw(key))
-        return jax.tree.map(jnp.add, total, found), None
+    def both(a: _Cameras, b: _Cameras) -> _Cameras:
+        return _Cameras(merged(a.means, b.means), a.noise + b.noise)
 
-    empty = jax.eval_shape(lambda key: jax.tree.map(at_camera, draw(key)), key)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
-    total, _ = jax.lax.scan(add, nothing, jax.random.split(key, cameras))
+    total = _over_keys(lambda key: jax.tree.map(at_camera, draw(key)), both, _Cameras, key, cameras)
 
     def of(found: _Cameras) -> NestedStatistics:
         means, noise = statistics(found.means), found.noise / cameras
@@ -192,3 +202,23 @@ def nested_statistics(
         return NestedStatistics(means.signal, noise, camera, means.signal / spread, means.cosine)
 
     return jax.tree.map(of, total, is_leaf=lambda leaf: isinstance(leaf, _Cameras))
+
+
+def _over_keys(
+    found: Callable[[Key[Array, ""]], Any],
+    merge: Callable[[Any, Any], Any],
+    record: type,
+    key: Key[Array, ""],
+    count: int,
+) -> Any:
+    """Trees of records found with `count` keys, merged record by record, one at a time."""
+
+    def is_record(leaf: Any) -> bool:
+        return isinstance(leaf, record)
+
+    def add(total: Any, key: Key[Array, ""]) -> tuple[Any, None]:
+        return jax.tree.map(merge, total, found(key), is_leaf=is_record), None
+
+    shapes = jax.eval_shape(found, key)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, nothing, jax.random.split(key, count))[0]
