@@ -4,8 +4,9 @@
         --out=runs/blue_chair [--config.FIELD=...]
     python -m experiments.distill --config=configs/distill/worlds.py:csd ...
 
-After the colon, another of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, dreamtime, hifa,
-perp_neg; or, in place of the denoiser, what scores images: classifier, elbo, discriminator, clip.
+After the colon, another of the family: sjc, sjc_pixels, vsd, csd, nfsd, ism, pgc, dreamtime,
+hifa, perp_neg; or, in place of the denoiser, what scores images: classifier, elbo, discriminator,
+clip.
 configs/distill/rooms.py makes a room, seen from inside: variants random, free, schedule.
 Writes config.json, metrics.jsonl, checkpoints/, progress/, turntable.mp4, views.png, mesh.glb and
 summary.json; of a room turn.mp4 and plan.png, and no mesh. The same command again resumes, bit for

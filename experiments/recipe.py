@@ -46,7 +46,7 @@ def choose_loss(config: Any) -> Loss:
 
 
 def choose_times(config: Any, num_steps: int) -> denoiser_critic.Times:
-    """(key, step, count) -> t, by `config.times`; the last three are the same t for all views.
+    """(key, step, count) -> t, by `config.times`; of hifa and dreamtime the same t for all views.
 
     Raises:
       ValueError: for any other name.

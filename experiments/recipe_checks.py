@@ -51,16 +51,7 @@ def check_config(config: Any, prompt: str) -> None:
             "config.latent=True needs config.background.learnt=True and config.shaded_share=0: "
             "latents have neither a plain background nor a light"
         )
-    if config.loss == "nfsd" and config.negative_prompt is None:
-        raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
-    if config.perp_neg and (
-        config.loss not in ("sds", "sjc", "sjc_plain", "csd") or config.negative_prompt is not None
-    ):
-        raise ValueError(
-            f"config.perp_neg=True with config.loss={config.loss!r} and config.negative_prompt="
-            f"{config.negative_prompt!r}: it is of sds, sjc, sjc_plain and csd, and has negative "
-            "prompts of its own"
-        )
+    _check_prompts(config)
     if is_scored(config):
         _check_scorer(config)
     else:
@@ -99,10 +90,34 @@ def _check_numbers(config: Any) -> None:
         raise ValueError(
             f"config.small_size={config.small_size} exceeds config.large_size={config.large_size}"
         )
+    if len(config.inversion) != 2 or min(config.inversion) < 1:
+        raise ValueError(
+            f"config.inversion must be (steps, time steps), 1 or more, got {config.inversion}"
+        )
+    if not 0.0 <= config.jump_at <= 1.0:
+        raise ValueError(f"config.jump_at must be a share in [0, 1], got {config.jump_at}")
     for name in ("t_first", "t_last"):
         low, high = config[name]
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"config.{name} must be 0 <= low < high <= 1, got {config[name]}")
+
+
+def _check_prompts(config: Any) -> None:
+    if config.loss == "nfsd" and config.negative_prompt is None:
+        raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
+    if config.perp_neg and (
+        config.loss not in ("sds", "sjc", "sjc_plain", "csd") or config.negative_prompt is not None
+    ):
+        raise ValueError(
+            f"config.perp_neg=True with config.loss={config.loss!r} and config.negative_prompt="
+            f"{config.negative_prompt!r}: it is of sds, sjc, sjc_plain and csd, and has negative "
+            "prompts of its own"
+        )
+    if config.negative_prompt is not None and config.loss not in ("csd", "nfsd"):
+        raise ValueError(
+            f"config.negative_prompt={config.negative_prompt!r} with config.loss={config.loss!r}, "
+            "which compares with none: it is of csd and nfsd"
+        )
 
 
 def _check_scorer(config: Any) -> None:

@@ -87,8 +87,8 @@ def plan(
 ) -> Float[np.ndarray, "size size 3"]:
     """The density seen from above, +y up, and in red where the rule puts cameras now.
 
-    The colour is that of the optical thickness, straight down through the box's height, of a cell:
-    dark is empty.
+    The colour is that of the optical thickness of the lens's distance (1), at the mean density over
+    the box's height: dark is empty.
     """
     radius, half = config.field.radius, config.inside.half
     at = ((np.arange(size) + 0.5) / size * 2.0 - 1.0) * radius

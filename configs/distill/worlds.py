@@ -218,6 +218,8 @@ def _csd(config: ml_collections.ConfigDict) -> None:
 
 def _nfsd(config: ml_collections.ConfigDict) -> None:
     config.loss = "nfsd"
+    # The worlds have no words for a bad picture. The empty prompt in their place takes all of u
+    # away at t >= 200: what is left there is CSD with the weight of the guidance.
     config.negative_prompt = ""
 
 
@@ -231,7 +233,6 @@ def _dreamtime(config: ml_collections.ConfigDict) -> None:
 
 def _hifa(config: ml_collections.ConfigDict) -> None:
     config.times = "hifa"
-    config.t_last = (0.02, 0.5)
 
 
 def _pgc(config: ml_collections.ConfigDict) -> None:

@@ -3,7 +3,7 @@
 Symbols: p_i the judge's probabilities of the kinds, seen from view i of V.
     (1)  agreement   the largest share of the views that the judge gives the same kind
     (2)  confidence  mean over i of max p_i
-    (3)  found       opacity at least `EMPTY`, and (1) and (2) at least `FINDS`
+    (3)  found       not collapsed, opacity at least `EMPTY`, and (1) and (2) at least `FINDS`
 
 A judge must name one of its kinds, also where there is nothing of them: an object is what it names
 alike, and surely, from all sides.
@@ -87,8 +87,7 @@ def train(
             state = state_at(own, tools, folder, config.steps)
             seen = tools.pictures(state, measure.test_views(config.large_size))
             summary |= recognition(config.model, np.clip(seen.rgb, 0.0, 1.0))
-            sure = min(summary["agreement"], summary["confidence"]) >= FINDS
-            summary |= {"found": bool(sure and summary["opacity"] >= EMPTY)}
+            summary |= {"found": is_found(summary)}
         if clip is not None:
             steps, agreement = clip_over_steps(clip, prompt, folder)
             summary |= {"picture_steps": steps, "clip": agreement}
@@ -110,6 +109,12 @@ def state_at(config: Any, tools: distill.Tools, run: Path, step: int) -> text_to
     state = checkpointer.load(start, step).tree
     checkpointer.close()
     return state
+
+
+def is_found(summary: dict[str, Any]) -> bool:
+    """Equation (3) of a run's figures."""
+    sure = min(summary["agreement"], summary["confidence"]) >= FINDS
+    return bool(sure and summary["opacity"] >= EMPTY and not summary["collapsed"])
 
 
 def recognition(model: str, images: np.ndarray) -> dict[str, float]:

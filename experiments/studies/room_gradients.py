@@ -4,7 +4,8 @@ Symbols: o position of a camera, x its rendering, C the loss of score distillati
     (1)  sigma_e(p) = (1 + e [|p - o| < r]) sigma(p),  r = a tenth of the box's longest side
     (2)  pull = dC(x_e) / de at e = 0: over 0 and the step takes density away before the lens, under
          0 and it puts some there
-    (3)  within: the camera stands in density, s < 1 by equation (4) of `geometry/inside_cameras`
+    (3)  within: the camera stands in density, r_f sigma(o) > tau_free, with the clearance r_f and
+         the thickness tau_free of `geometry/inside_cameras`; the others stand in the air
 
 That a camera within density empties the place where it stands says that (2) is positive for those
 of (3).
@@ -21,7 +22,6 @@ from jaxtyping import Array
 from experiments.recipe import choose_cameras, choose_critic
 from experiments.room_recipe import density_of
 from experiments.room_report import NEAR
-from geojax.geometry.inside_cameras import FreeSpace, freedom
 from geojax.methods.radiance import render
 from geojax.methods.random_scenery import random_backgrounds
 from geojax.methods.text_to_3d import PromptViews, Shown, State
@@ -39,7 +39,8 @@ def pulls_at(
     plain backgrounds; t is drawn as in training at the state's step.
     """
     cameras, critic = choose_cameras(config, field), choose_critic(config, prior, None)
-    near, free = NEAR * 2.0 * max(config.inside.half), FreeSpace(**config.inside.free)
+    near = NEAR * 2.0 * max(config.inside.half)
+    air = config.inside.free.thickness / config.inside.free.clearance
 
     def measure(
         key: jax.Array, state: State, params: Any, prompt: PromptViews
@@ -70,7 +71,7 @@ def pulls_at(
                 shown = Shown(rendering, seen, y, prompt, state)
                 return critic.opinion(keys[3:], params, shown).loss
 
-            within = freedom(seen, free, density_of(field, state))[0] < 1.0
+            within = density_of(field, state)(seen.camera.position)[0] > air
             return jax.grad(loss)(jnp.float32(0.0)), within
 
         return jax.lax.map(draw, jax.random.split(key, draws))

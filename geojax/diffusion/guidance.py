@@ -102,8 +102,8 @@ def perp_neg_weights(azimuth: Float[Array, "b"]) -> Float[Array, "2 b"]:
         w_front = -(4 exp(-r / 2) - 2.426),  w_side = -(4 exp(-(1 - r) / 2) - 2.426),
     in the back half (r = 2 - |a| / 90)
         w_front = -(exp(-r / 2) + .967),     w_side = -(exp(-r / 2) - .606).
-    The positive prompt is front..side in the front half and side..back in the back half, as
-    `methods.view_prompts.interpolate_named` gives it.
+    They were found with a positive prompt between front and side in the front half, and between
+    side and back in the back half.
 
     Args:
         azimuth: radians, any turn.

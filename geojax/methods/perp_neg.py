@@ -6,6 +6,9 @@ i, w_i <= 0 its weight, a the azimuth of the camera.
     (2)  c_1 the front (azimuth 0), c_2 the side that is nearer (sign(sin a) pi / 2), at the
          elevation of the camera; w(a) of `diffusion.guidance.perp_neg_weights`
 
+The weights were found with one name for all of the front half; a finer table of prompts takes them
+over as they are.
+
 Armandpour et al., "Re-imagine the negative prompt algorithm" (2023). D is that of
 `diffusion.guidance`, equation 2; what becomes of c is any `score_distillation.Loss`.
 """

@@ -35,6 +35,7 @@ from geojax.methods.ray_marching import (
     split_keys,
     unit,
 )
+from geojax.methods.regularizers import binary_entropy, orientation_penalty
 
 BackgroundFn = Callable[[Float[Array, "N 3"]], Float[Array, "N C"]]
 
@@ -76,11 +77,6 @@ def _shade(
     texture = light.texture[:, None]
     albedo = texture * feature + (1.0 - texture)
     return albedo * (light.ambient + light.diffuse * lambert)[:, None]
-
-
-def _binary_entropy(w):
-    w = jnp.clip(w, 1e-5, 1.0 - 1e-5)
-    return -w * jnp.log2(w) - (1.0 - w) * jnp.log2(1.0 - w)
 
 
 def render_rays(
@@ -131,9 +127,8 @@ def render_rays(
     weights = jnp.where(chosen.valid, weights, 0.0)[:, None]
     parts = [weights * color]
     if found.normal is not None:
-        facing = jnp.sum(found.normal * rays.directions[ray], axis=-1, keepdims=True)
-        away = jax.lax.stop_gradient(weights) * jnp.maximum(facing, 0.0) ** 2
-        parts += [weights * found.normal, away]
+        away = orientation_penalty(weights, found.normal[:, None], rays.directions[ray])
+        parts += [weights * found.normal, away[:, None]]
     columns = jnp.concatenate(parts, axis=-1)
     if capacity is None:
         sums = jnp.sum(columns.reshape(count, -1, columns.shape[-1]), axis=1)
@@ -152,7 +147,7 @@ def render_rays(
         depth=distance * rays.z_scale,
         normal=sums[:, channels : channels + 3] if normals else None,
         orientation=sums[:, -1] if normals else None,
-        entropy=jnp.sum(_binary_entropy(found.weights), axis=-1),
+        entropy=jnp.sum(binary_entropy(found.weights), axis=-1),
         emptiness=jnp.sum(jnp.log1p(10.0 * found.weights), axis=-1),
         dropped=chosen.dropped,
         occupied=chosen.occupied,

@@ -9,8 +9,6 @@ Equations
     (1)  orientation   sum_i sg(w_i) max(0, n_i . d)^2                Verbin et al. 2022, eq. 11
     (2)  opacity       mean sqrt(o^2 + .01)                           Poole et al. 2022, app. A.2
     (3)  entropy       mean -o log2 o - (1 - o) log2 (1 - o)          binary: 0 at o = 0 and o = 1
-    (4)  smoothness    mean |n(p) - n(p + noise)|_1                   in space
-    (5)  variation     mean squared difference of neighbouring pixels of the normal image
 
 All take arrays, return scalars, and have finite gradients everywhere. Weights between codebases are
 not comparable: these are means, where others sum. Ramp them with `optax.linear_schedule`.
@@ -68,17 +66,3 @@ def binary_entropy(p: Float[Array, "*b"]) -> Float[Array, "*b"]:
 def entropy_loss(opacity: Float[Array, "*b"]) -> Float[Array, ""]:
     """Equation (3): every ray should either hit or miss. Works on opacities or on weights."""
     return jnp.mean(binary_entropy(opacity))
-
-
-def smoothness_loss(
-    normals: Float[Array, "n 3"], normals_nearby: Float[Array, "n 3"]
-) -> Float[Array, ""]:
-    """Equation (4): normals at points and at the same points plus .01 N(0, 1)."""
-    return jnp.mean(jnp.abs(normals - normals_nearby))
-
-
-def total_variation(image: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Equation (5), squared, on a normal image (or any): vertical plus horizontal mean."""
-    vertical = jnp.mean((image[:, 1:] - image[:, :-1]) ** 2)
-    horizontal = jnp.mean((image[:, :, 1:] - image[:, :, :-1]) ** 2)
-    return vertical + horizontal

@@ -102,7 +102,7 @@ def pgc(s: Scores, most: float = 1.0) -> Float[Array, "b *d"]:
     """
     r = sds(s)
     norm = jnp.sqrt(jnp.sum(r**2, axis=-1, keepdims=True))
-    return r * jnp.minimum(1.0, most / jnp.maximum(norm, most))
+    return r * (most / jnp.maximum(norm, most))
 
 
 def noise_variance(schedule: Schedule, t: Int[Array, "b"]) -> Float[Array, "b"]:

@@ -16,7 +16,7 @@ Equations
 
 (1) is `score_distillation.VSD`. Where eps_phi knows the renderings as well as the prior knows
 pictures, nothing is left to change. phi starts as nothing, so (1) starts at (g - 1)(eps_c - eps_u).
-In a share of .1 of the steps of (2) the camera is hidden, so that phi learns renderings in general.
+From a share of .1 of the views of (2) the camera is hidden: phi learns renderings in general.
 """
 
 from typing import Any, NamedTuple

@@ -3,16 +3,11 @@
 Symbols
     a, e        azimuth and elevation of the camera, radians; a = 0 faces the object's front
     c           prompt embedding [L, D]
-    r           share of the first of the two neighbours
 
-Three ways, from coarse to fine:
-    (1)  a name by thresholds                  overhead if e > 60 deg, front if |a| < 45 deg,
-                                               back if |a| > 135 deg, else side
-    (2)  interpolated embeddings               Poole et al. 2022, DreamFusion, sec. 3.2
-         r = 1 - |a| / 90 deg:   c = r front + (1 - r) side          |a| < 90 deg
-         r = 2 - |a| / 90 deg:   c = r side + (1 - r) back           else
-    (3)  bilinear in (a, e) over a table of prompts at K azimuths and E elevations: left and right
-         are told apart, and so are the quarters between them.
+DreamFusion (Poole et al. 2022, section 3.2) interpolates the embeddings of four names: front, side,
+back, overhead. Here the table is any size, so that left and right are told apart, and the quarters
+between them:
+    (1)  c(a, e) is bilinear between the prompts at K azimuths and E elevations
 
 A text encoder cuts what is over its limit at the end, where the view is named: of a long prompt
 every side would be the same. So it is the prompt that is cut, before the name.
@@ -21,15 +16,7 @@ every side would be the same. So it is the prompt that is cut, before the name.
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
-VIEW_NAMES = ("front view", "side view", "back view", "overhead view")
-_OVERHEAD = jnp.pi / 3.0
-
-
-def view_prompts(prompt: str) -> tuple[str, ...]:
-    """The prompt with each of VIEW_NAMES after it: "a red mug, front view", ..."""
-    return tuple(f"{prompt}, {name}" for name in VIEW_NAMES)
+from jaxtyping import Array, Float
 
 
 def shorten_prompt(
@@ -67,43 +54,13 @@ def shorten_prompt(
     return kept
 
 
-def view_index(azimuth: Float[Array, "*b"], elevation: Float[Array, "*b"]) -> Int[Array, "*b"]:
-    """The view's place in VIEW_NAMES, rule (1). Radians; any turn of azimuth."""
-    turn = _unsigned(azimuth)
-    name = jnp.where(turn < 0.25 * jnp.pi, 0, jnp.where(turn > 0.75 * jnp.pi, 2, 1))
-    return jnp.where(elevation > _OVERHEAD, 3, name).astype(jnp.int32)
-
-
-def interpolate_named(
-    embeddings: Float[Array, "4 l d"], azimuth: Float[Array, "b"], elevation: Float[Array, "b"]
-) -> Float[Array, "b l d"]:
-    """Embeddings between the named views, rule (2).
-
-    Args:
-        embeddings: [4, L, D], in the order of VIEW_NAMES.
-        azimuth: [B], radians, any turn.
-        elevation: [B], radians; above 60 degrees the overhead embedding is taken whole.
-
-    Returns:
-        [B, L, D].
-    """
-    front, side, back, overhead = embeddings[:, None]
-    turn = (_unsigned(azimuth) / (0.5 * jnp.pi))[:, None, None]  # in [0, 2]
-    between = jnp.where(
-        turn < 1.0,
-        (1.0 - turn) * front + turn * side,
-        (2.0 - turn) * side + (turn - 1.0) * back,
-    )
-    return jnp.where((elevation > _OVERHEAD)[:, None, None], overhead, between)
-
-
 def interpolate_view_embeddings(
     embeddings: Float[Array, "e k l d"],
     elevations: Float[Array, "e"],
     azimuth: Float[Array, "b"],
     elevation: Float[Array, "b"],
 ) -> Float[Array, "b l d"]:
-    """Embeddings between the entries of a table of views, rule (3).
+    """Embeddings between the entries of a table of views, equation (1).
 
     Args:
         embeddings: [E, K, L, D]; column k is the prompt for azimuth 2 pi k / K.
@@ -135,8 +92,3 @@ def interpolate_view_embeddings(
         mix(embeddings[high, left], embeddings[high, right], to_right),
         to_high,
     )
-
-
-def _unsigned(azimuth: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """|azimuth| after whole turns are taken off, in [0, pi]."""
-    return jnp.abs(jnp.arctan2(jnp.sin(azimuth), jnp.cos(azimuth)))

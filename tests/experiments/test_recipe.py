@@ -72,12 +72,18 @@ def test_what_does_not_go_together_is_refused():
     config.negative_prompt = None
     with pytest.raises(ValueError, match=r"needs config\.negative_prompt"):
         distill.check_config(config, "a red mug")
+    config = worlds.get_config("ism")
+    config.negative_prompt = "a grey cube"
+    with pytest.raises(ValueError, match=r"negative_prompt='a grey cube' with config\.loss='ism'"):
+        distill.check_config(config, "a red mug")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("seed", -1, "at least 0, got -1"),
+        ("inversion", (0, 50), "1 or more"),
+        ("jump_at", 1.5, r"a share in \[0, 1\], got 1\.5"),
         ("seed", 2**32, r"under 2\^32"),
         ("stop_after", -1, "at least 0"),
         ("capacity", 0, "at least 1, got 0"),

@@ -78,11 +78,15 @@ def test_bad_input_comes_before_work(family, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_plain_colour_is_no_object():
+def test_what_is_found_is_sure_and_alike_from_all_sides():
     """The committed judge, asked of the exact solid and of noise."""
     model = "geojax/assets/worlds-64"
     exact = outcomes.recognition_of_exact(model, "a red mug", 64)
     assert exact["agreement"] > 0.9 and exact["confidence"] > 0.9
+    run = {**exact, "opacity": 0.3, "collapsed": False}
+    assert outcomes.is_found(run)
+    for change in ({"opacity": 0.04}, {"collapsed": True}, {"agreement": 0.4}, {"confidence": 0.4}):
+        assert not outcomes.is_found(run | change)
     noise = np.random.default_rng(0).uniform(0.4, 0.6, (24, 64, 64, 3)).astype(np.float32)
     assert outcomes.recognition(model, noise)["confidence"] < exact["confidence"]
 

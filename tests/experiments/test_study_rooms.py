@@ -120,6 +120,11 @@ def test_what_hides_the_right_colour_is_pulled_away(fog, behind, sign):
     measure = room_gradients.pulls_at(config, field, prior, 8)
     pull, within = jax.device_get(measure(jax.random.key(1), state, prior.params, views))
     assert (sign * pull > 0.0).all() and within.all()
+    thin = state._replace(params=jnp.float32(0.5))
+    _, within = jax.device_get(measure(jax.random.key(1), thin, prior.params, views))
+    # In the air, although the wall is near.
+    assert not within.any()
+    within = ~within
     found = room_gradients.summary(pull, within)
     assert found["within"] == 1.0 and found["pull_free"]["mean"] is None
     assert found["pull_within"]["mean"] == pytest.approx(pull.mean(), rel=1e-5)

@@ -59,18 +59,3 @@ def test_entropy():
     assert np.isfinite(slope).all() and abs(slope[2]) < 1e-6
     np.testing.assert_allclose(slope[1], np.log2(3), rtol=1e-5)
     np.testing.assert_allclose(regularizers.entropy_loss(p), bits.mean(), rtol=1e-5)
-
-
-def test_smoothness():
-    n = jnp.array([[1.0, 0, 0], [0, 1, 0]])
-    assert float(regularizers.smoothness_loss(n, n)) == 0.0
-    np.testing.assert_allclose(regularizers.smoothness_loss(n, -n), 2 * 2 / 6)
-
-
-def test_total_variation_by_a_loop(rng):
-    image = rng.normal(size=(2, 3, 4, 2)).astype(np.float32)
-    vertical = [(image[:, i + 1] - image[:, i]) ** 2 for i in range(2)]
-    horizontal = [(image[:, :, i + 1] - image[:, :, i]) ** 2 for i in range(3)]
-    got = regularizers.total_variation(jnp.asarray(image))
-    np.testing.assert_allclose(got, np.mean(vertical) + np.mean(horizontal), rtol=1e-5)
-    assert float(regularizers.total_variation(jnp.full((1, 3, 3, 1), 0.7))) == 0.0

@@ -59,11 +59,26 @@ def test_paas_is_the_score_of_the_blurred_prior_averaged_over_the_blur():
     assert (found[True].std(axis=0) < found[False].std(axis=0)).all()
 
 
-def test_the_input_of_the_network_is_the_diffused_one():
-    """(y + sigma n) / sqrt(1 + sigma^2) = alpha y + s n."""
-    sigma = SCHEDULE.sigma(T)
-    np.testing.assert_allclose(1.0 / jnp.sqrt(1.0 + sigma**2), SCHEDULE.alpha(T), rtol=1e-5)
-    np.testing.assert_allclose(sigma / jnp.sqrt(1.0 + sigma**2), SCHEDULE.s(T), rtol=1e-5)
+def test_the_network_is_asked_of_the_diffused_picture():
+    """z = (y + sigma n) / sqrt(1 + sigma^2): of variance 1 where y is, whatever sigma."""
+    seen = []
+
+    def denoise(z, t, cond):
+        seen.append((z, t))
+        return jnp.zeros_like(z)
+
+    y = jax.random.normal(jax.random.key(2), (2, 5000))
+    sigma = SCHEDULE.sigma(jnp.asarray([50, 800]))
+    nothing = jnp.zeros((2, 1, 1))
+    with jax.disable_jit():
+        sjc.perturb_and_average(
+            jax.random.key(3), denoise, SCHEDULE, y, sigma, nothing, nothing, 1.0
+        )
+    ((z, t),) = seen
+    np.testing.assert_array_equal(t, [50, 50, 800, 800])
+    np.testing.assert_allclose(jnp.std(z, axis=1), 1.0, rtol=0.04)
+    correlation = jnp.mean(z * jnp.repeat(y, 2, axis=0), axis=1)
+    np.testing.assert_allclose(correlation, SCHEDULE.alpha(t), atol=0.04)
 
 
 def test_emptiness():

@@ -64,6 +64,21 @@ def test_it_starts_as_the_prior():
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+def test_a_hidden_camera_is_not_looked_at():
+    """Two poses say different things where they are shown, and the same where they are not."""
+    own = variational.init_own_score(jax.random.key(0), prior(), TRAINING)
+    own, _ = step()(own, jax.random.key(1))
+    t, shown = jnp.full(4, 500), jnp.asarray([1.0, 0.0, 1.0, 0.0])
+
+    @jax.jit
+    def at(cameras):
+        denoise = variational.own_denoise(prior(), prior().params, own.params, cameras, shown)
+        return denoise(X, t, COND)
+
+    apart = np.abs(at(CAMERAS) - at(CAMERAS.at[:, 0, 3].set(2.0))).max(axis=(1, 2, 3))
+    assert (apart[[0, 2]] > 1e-6).all() and (apart[[1, 3]] == 0.0).all()
+
+
 def test_its_loss_falls_on_a_fixed_picture_and_the_base_stays():
     own = variational.init_own_score(jax.random.key(0), prior(), TRAINING)
     before = jax.tree.map(np.asarray, (own.params, prior().params))

@@ -5,7 +5,6 @@ import pytest
 
 from geojax.methods import view_prompts
 
-named = jax.jit(view_prompts.interpolate_named)
 table = jax.jit(view_prompts.interpolate_view_embeddings)
 ROWS = jnp.radians(jnp.array([0.0, 30.0, 60.0, 85.0]))
 COLUMNS = 8
@@ -13,15 +12,6 @@ COLUMNS = 8
 
 def degrees(*values):
     return jnp.radians(jnp.asarray(values, jnp.float32))
-
-
-def test_names():
-    assert view_prompts.view_prompts("a red mug") == (
-        "a red mug, front view",
-        "a red mug, side view",
-        "a red mug, back view",
-        "a red mug, overhead view",
-    )
 
 
 def cut_words(limit):
@@ -59,36 +49,6 @@ def test_a_long_prompt_is_cut_and_never_the_name_of_the_view(prompt, kept):
 def test_a_name_over_the_limit_is_refused():
     with pytest.raises(ValueError, match="leaves no room"):
         view_prompts.shorten_prompt(cut_words(6), "a red mug", NAMES)
-
-
-@pytest.mark.parametrize("turn", [0, 360, -720])
-def test_thresholds(turn):
-    azimuth = [0, 44, -44, 46, -46, 134, -134, 136, -136, 180, 0]
-    elevation = degrees(*[0, 59, -10, 0, 0, 0, 0, 0, 0, 0, 61])
-    index = view_prompts.view_index(degrees(*[a + turn for a in azimuth]), elevation)
-    assert np.asarray(index).tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3]
-
-
-def test_interpolation_of_named_views():
-    """Every embedding is a unit vector, so the answer shows the shares."""
-    shares = named(
-        jnp.eye(4)[:, None],
-        degrees(0, 30, -30, 90, 120, 180, -180, 390, 30),
-        degrees(0, 0, 0, 59, 0, 0, 0, 0, 61),
-    )[:, 0]
-    third = 1 / 3
-    want = [
-        [1, 0, 0, 0],
-        [1 - third, third, 0, 0],
-        [1 - third, third, 0, 0],
-        [0, 1, 0, 0],
-        [0, 1 - third, third, 0],
-        [0, 0, 1, 0],
-        [0, 0, 1, 0],
-        [1 - third, third, 0, 0],
-        [0, 0, 0, 1],
-    ]
-    np.testing.assert_allclose(shares, want, atol=2e-6)
 
 
 @pytest.fixture(scope="module")

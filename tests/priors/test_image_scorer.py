@@ -79,6 +79,19 @@ def test_a_classifier_scores_its_own_labels(picture):
     assert np.isfinite(found).all() and found.any()
 
 
+def test_the_committed_classifier_prefers_the_right_pair(picture):
+    scorer = image_scorer.load_classifier_scorer(FAMILY / "scorers" / "classifier")
+    score = jax.jit(scorer.score)
+
+    def of(image, caption):
+        return np.asarray(score(scorer.params, image, scorer.embed([caption, caption])))
+
+    right = of(picture, "a red chair")
+    for wrong in ("a blue chair", "a red mug", "a green tree"):
+        assert (right > of(picture, wrong) + 1.0).all()
+    assert (right > of(noise_of(picture), "a red chair")).all()
+
+
 def test_the_bound_of_a_gaussian_by_hand():
     x, rebuilt = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 3), 0.3)
     mean, log_variance = jnp.full((1, 1, 1, 2), 2.0), jnp.full((1, 1, 1, 2), math.log(0.5))
