@@ -165,8 +165,8 @@ def draw(
     """gradients.png, field_gradients.png and outcome.png."""
     for kind, file in (("picture", "gradients.png"), ("field", "field_gradients.png")):
         panels, log = [], []
-        for stage, kinds in stages.items():
-            for figure, label in (("snr", "signal / noise of one draw"), ("cosine", "cosine")):
+        for figure, label in (("snr", "signal / noise of one draw"), ("cosine", "cosine")):
+            for stage, kinds in stages.items():
                 lines = {name: (list(times), f[figure]) for name, f in kinds[kind].items()}
                 panels.append((f"{stage} of the run", label, lines))
                 log.append(figure == "snr")

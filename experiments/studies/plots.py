@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_COLUMNS = 3
+
 
 def pyplot() -> Any:
     """matplotlib's pyplot, drawing to files.
@@ -29,18 +31,24 @@ def draw_lines(
     x_label: str,
     log: Sequence[bool],
 ) -> None:
-    """Panels side by side: (title, y label, name -> (x, y)); `log` scales of y, one a panel."""
+    """Panels in rows of three: (title, y label, name -> (x, y)); `log` scales of y, one a panel."""
     plt = pyplot()
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(5.2 * len(panels), 3.8), squeeze=False, layout="constrained"
-    )
-    for axis, (title, y_label, lines), logarithmic in zip(axes[0], panels, log, strict=True):
-        for name, (x, y) in lines.items():
-            axis.plot(x, y, marker="o" if len(x) < 20 else None, markersize=3, label=name)
+    columns = min(len(panels), _COLUMNS)
+    rows = -(-len(panels) // columns)
+    size = (4.6 * columns + 2.2, 3.6 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis, (title, y_label, lines), logarithmic in zip(axes.flat, panels, log, strict=False):
+        for i, (name, (x, y)) in enumerate(lines.items()):
+            # Ten colours, then they come again, dashed.
+            style = {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"}
+            axis.plot(x, y, marker="o" if len(x) < 20 else None, markersize=3, label=name, **style)
         axis.set(title=title, xlabel=x_label, ylabel=y_label)
         if logarithmic:
             axis.set_yscale("symlog", linthresh=1e-4)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    # The lines of all panels have the same names.
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
