@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from geojax.models.layers import SMALL_INIT, Conv, Dtype, GroupNorm, LayerNorm
+from geojax.models.layers import SMALL_INIT, Conv, Dtype, GroupNorm, LayerNorm, gelu
 
-# Above this many scores a head, a chunked form is used.
+# Above this many scores a head, a chunked form is used; on the CPU, the one of a head at a time.
 MAX_SCORES = 512 * 512
+MAX_CPU_SCORES = 128 * 128
 QUERY_CHUNK = 128
 # Of one head: 4096 keys make 4 MB of scores, which stay in the last cache.
 HEAD_QUERY_CHUNK = 256
@@ -55,9 +56,10 @@ def attention(
         )
     if implementation is not None:
         raise ValueError(f"implementation must be 'cudnn' or None, got {implementation!r}")
-    if is_causal or query.shape[1] * key.shape[1] <= MAX_SCORES:
+    scores, on_cpu = query.shape[1] * key.shape[1], jax.default_backend() == "cpu"
+    if is_causal or scores <= (MAX_CPU_SCORES if on_cpu else MAX_SCORES):
         return attend(query, key, value, is_causal)
-    if jax.default_backend() == "cpu":
+    if on_cpu:
         return attend_by_head(query, key, value, HEAD_QUERY_CHUNK)
     return attend_in_chunks(query, key, value, QUERY_CHUNK)
 
@@ -89,7 +91,8 @@ def attend_by_head(
 
     In (3) the maximum and the sum run down columns, so that they and the exponential are vectors
     of queries, and neither product has a transposed operand. 4096 tokens, 8 heads of 40, batch 2,
-    two cores: 0.39 s; the same rows of all heads at once 1.04 s; PyTorch 0.36 s.
+    two cores: 0.39 s; the same rows of all heads at once 1.04 s; PyTorch 0.36 s. 256 tokens, 4
+    heads of 16, batch 16, one core: forward and backward 37 ms, `attend` 135.
     """
     batch, n, heads, width = query.shape
     m = key.shape[1]
@@ -184,10 +187,10 @@ class GEGLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N features"]:
-        """Gated projection; nn.gelu would default to the tanh form."""
+        """Gated projection."""
         projected = nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(x)
         value, gate = jnp.split(projected, 2, axis=-1)
-        return value * nn.gelu(gate, approximate=False)
+        return value * gelu(gate)
 
 
 class FeedForward(nn.Module):

@@ -19,12 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from geojax.models.attention import attention
-from geojax.models.layers import Dtype, LayerNorm
+from geojax.models.layers import Dtype, LayerNorm, gelu
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    # nn.gelu defaults to the tanh form.
-    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu": gelu,
 }
 
 

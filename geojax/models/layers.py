@@ -88,6 +88,17 @@ def conv(
     )
 
 
+def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """x Phi(x), Phi the normal distribution's cumulative function; exact, not the tanh form.
+
+    `nn.gelu` takes erfc, which on the CPU is three times as slow as erf. erf loses the relative
+    precision of the left tail, where the value is under 1e-6 and is added to larger ones; half
+    precision would lose more, so that 1 + erf is taken in float32.
+    """
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1.0 + jax.lax.erf(wide * 2.0**-0.5))).astype(x.dtype)
+
+
 class GroupNorm(nn.Module):
     """Equation (1) over [B, ..., C]; float32 inside, `dtype` outside.
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from geojax.models.layers import (
     Conv,
@@ -11,6 +12,7 @@ from geojax.models.layers import (
     LayerNorm,
     UpsampleConv,
     conv,
+    gelu,
     timestep_embedding,
     upsample_conv,
     upsample_nearest,
@@ -135,3 +137,14 @@ def test_errors_name_the_numbers():
         GroupNorm(4, 1e-5).init(jax.random.key(0), jnp.ones((1, 2, 6)))
     with pytest.raises(ValueError, match="even width, got 7"):
         timestep_embedding(jnp.ones(1), 7)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1.5e-6), (jnp.bfloat16, 1e-3)])
+def test_gelu_is_exact_in_either_tail(dtype, tolerance):
+    """x Phi(x) by the error function of SciPy in float64; within a rounding of its own type."""
+    x = jnp.linspace(-8.0, 8.0, 1001).astype(dtype)
+    wide = np.asarray(x, np.float64)
+    expected = wide * special.ndtr(wide)
+    found = np.asarray(gelu(x), np.float64)
+    np.testing.assert_allclose(found, expected, atol=tolerance, rtol=2.0**-8)
+    assert gelu(x).dtype == dtype
