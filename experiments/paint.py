@@ -117,7 +117,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     number(
         "match",
         None,
-        "Pixels over which the hole takes up the colours at its edge; a latent's cell by default, "
+        "Pixels over which the hole takes up the colours at its edge; the model's size by default, "
         "0 leaves.",
         lower_bound=0.0,
     )

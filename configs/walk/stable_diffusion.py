@@ -6,7 +6,7 @@ Command: python -m experiments.walk --config=configs/walk/stable_diffusion.py --
 Time: the released code takes about 3 minutes a frame on a V100.
 
 Numbers are the released code's, but for CLIP's choice (the paper's, which the code leaves out), the
-joined depth and the dome; `depth.sigma = 0`, `farthest = inf` and `candidates = 1` are its way.
+joined depth and the dome; `depth.reach = 0`, `farthest = inf` and `candidates = 1` are its way.
 """
 
 import ml_collections
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.steps = 50
     config.guidance = 7.5
     config.pad = 44
-    config.match = 8.0
+    config.match = 512.0
     config.keep_known = False
     config.decoder.steps = 100
     config.decoder.learning_rate = 1e-4
@@ -37,6 +37,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.depth.steps = 300
     config.depth.learning_rate = 1e-7
     config.depth.relative = False
-    config.depth.sigma = 24.0
+    config.depth.reach = 24.0
     config.fps = 10.0
     return config

@@ -56,7 +56,7 @@ def get_config(variant: str = "mesh") -> ml_collections.ConfigDict:
     config.strength = 1.0
     config.negative_prompt = ""
     config.pad = 0
-    config.match = 4.0
+    config.match = 64.0
     config.keep_known = True
     config.decoder = ml_collections.ConfigDict()
     config.decoder.steps = 60
@@ -70,7 +70,7 @@ def get_config(variant: str = "mesh") -> ml_collections.ConfigDict:
     config.depth.steps = 60
     config.depth.learning_rate = 1e-4
     config.depth.relative = True
-    config.depth.sigma = 6.0
+    config.depth.reach = 6.0
 
     config.fps = 8.0
     return config

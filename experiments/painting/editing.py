@@ -63,7 +63,7 @@ def make_brush(settings: dict[str, Any], prior: AnyPrior, fill: Fill) -> Brush:
     if settings["resample"] is None:
         settings["resample"] = 1 if trained else PLAIN_REPEATS
     if settings["match"] is None:
-        settings["match"] = float(prior.image_size // prior.latent_size)
+        settings["match"] = float(prior.image_size)
     repeats = settings["resample"]
     if trained and repeats > 1:
         raise ValueError(f"--resample={repeats} is for a model that was not trained to inpaint")

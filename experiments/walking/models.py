@@ -227,7 +227,7 @@ def compile_hands(
             known.clean.hole,
             known.view.far,
             farthest=config.farthest,
-            sigma=config.depth.sigma,
+            reach=config.depth.reach,
         )
         errors = {
             f"depth_error_{name}": scale_invariant_error((1.0 / d)[None], z[None], there[None])

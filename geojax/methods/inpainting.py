@@ -80,19 +80,19 @@ def replacement(
     return constrain
 
 
-def match_edge(painted: Image, image: Image, mask: Mask, sigma: float) -> Float[Array, "B H W 3"]:
+def match_edge(painted: Image, image: Image, mask: Mask, reach: float) -> Float[Array, "B H W 3"]:
     """Equation (6): no step in colour between what is painted and what is known.
 
     Args:
       painted: D(z) [B, H, W, 3], the known part with it.
       image: x [B, H, W, 3].
       mask: m [B, H, W], True where it is painted.
-      sigma: of G in pixels, above 0; how far into the hole the correction reaches.
+      reach: r of `edge_matching` in pixels, above 0; how far into the hole it corrects.
 
     Returns:
       [B, H, W, 3] in [0, 1].
     """
-    return jnp.clip(painted + spread(image - painted, mask, sigma), 0.0, 1.0)
+    return jnp.clip(painted + spread(image - painted, mask, reach), 0.0, 1.0)
 
 
 def inpaint_latent(
@@ -182,7 +182,7 @@ def inpaint(
       grow: equation (3): paint so many more cells around M. A cell beside the hole is encoded with
         the fill in sight, so 1 is wise for a plain prior; diffusers has 0.
       fresh: equation (3): fresh noise in every step, as RePaint has it.
-      match: equation (6): sigma in pixels, about a latent's cell; 0 leaves it out, as diffusers.
+      match: equation (6): its reach in pixels; 0 leaves it out, as diffusers.
 
     Returns:
       x' [B, H, W, 3] in [0, 1]; where the mask is False, x itself.

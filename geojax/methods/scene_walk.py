@@ -206,7 +206,7 @@ class Completed(NamedTuple):
 
 
 def complete_depth(
-    disparity: Map, depth: Map, known: Mask, new: Mask, far: Mask, *, farthest: float, sigma: float
+    disparity: Map, depth: Map, known: Mask, new: Mask, far: Mask, *, farthest: float, reach: float
 ) -> Completed:
     """Equations (6) and (7).
 
@@ -217,11 +217,11 @@ def complete_depth(
       new: what is to be completed.
       far: what the scene already knows to be infinitely far.
       farthest: beyond it what is new is infinitely far.
-      sigma: of the spread in pixels; 0 leaves the step.
+      reach: of the spread in pixels; 0 leaves the step.
     """
-    if sigma > 0.0:
+    if reach > 0.0:
         error = -jnp.log(jnp.where(known, depth, 1.0)) - jnp.log(disparity)
-        change = spread(error[None, ..., None], ~known[None], sigma)
+        change = spread(error[None, ..., None], ~known[None], reach)
         disparity = disparity * jnp.exp(jnp.where(known, 0.0, change[0, ..., 0]))
     beyond = new & (disparity < 1.0 / farthest)
     whole = jnp.where(known, depth, jnp.where(new & ~beyond, 1.0 / disparity, 0.0))

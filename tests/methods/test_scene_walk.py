@@ -175,13 +175,14 @@ def test_completed_depth_joins_without_a_step_and_fades_into_the_prediction():
     hole = jnp.zeros((SIZE, 40), bool).at[:, 10:].set(True)
     depth = jnp.where(hole, 0.0, 2.0)
     none = hole & ~hole
-    options = {"farthest": 50.0, "sigma": 3.0}
+    options = {"farthest": 50.0, "reach": 3.0}
     found = scene_walk.complete_depth(disparity, depth, ~hole, hole, none, **options)
     np.testing.assert_array_equal(found.depth[:, :10], 2.0)
-    assert abs(float(found.depth[4, 10]) - 2.0) < 0.07
-    assert bool(jnp.all(jnp.diff(found.depth[4, 10:20]) > 0.0))
-    np.testing.assert_allclose(found.depth[:, 30:], 2.5, rtol=1e-3)
-    step = scene_walk.complete_depth(disparity, depth, ~hole, hole, none, farthest=50.0, sigma=0.0)
+    # The logarithm of the error falls by k a pixel: k^2 - (2 + 1 / 9) k + 1 = 0.
+    k = 1.0 + 1.0 / 18.0 - np.sqrt((1.0 + 1.0 / 18.0) ** 2 - 1.0)
+    expected = 2.5 * 0.8 ** (k ** np.arange(1, 31))
+    np.testing.assert_allclose(found.depth[:, 10:], np.tile(expected, (SIZE, 1)), rtol=1e-3)
+    step = scene_walk.complete_depth(disparity, depth, ~hole, hole, none, farthest=50.0, reach=0.0)
     np.testing.assert_allclose(step.depth[:, 10:], 2.5, rtol=1e-6)
 
 
@@ -190,7 +191,7 @@ def test_what_is_beyond_the_farthest_is_far_and_has_no_depth():
     old = jnp.zeros((SIZE, SIZE), bool).at[:2, :4].set(True)
     known = ~HOLE & ~old
     found = scene_walk.complete_depth(
-        disparity, jnp.where(known, 2.0, 0.0), known, HOLE, old, farthest=30.0, sigma=0.0
+        disparity, jnp.where(known, 2.0, 0.0), known, HOLE, old, farthest=30.0, reach=0.0
     )
     np.testing.assert_array_equal(found.far, old | (jnp.arange(SIZE) >= 6)[None])
     assert not np.asarray(found.depth)[np.asarray(found.far)].any()
