@@ -3,6 +3,8 @@
 Command: python -m experiments.train_worlds --config=configs/train_worlds.py --out=runs/worlds-64
          python -m experiments.train_worlds --config=configs/train_worlds.py:editor \
              --out=runs/worlds-64-editor
+         python -m experiments.train_worlds --config=configs/train_worlds.py:painter \
+             --out=runs/painter
          python -m experiments.train_worlds --config=configs/train_worlds.py:uncaptioned \
              --out=runs/uncaptioned
 Time: see README, "The embedded family".
@@ -12,16 +14,17 @@ import ml_collections
 
 
 def get_config(family: str = "objects") -> ml_collections.ConfigDict:
-    """Sizes and lengths of the stages, of one of three families.
+    """Sizes and lengths of the stages, of one of four families.
 
     Args:
       family: "objects" (text to image, the judge, and what scores renderings), "editor"
-        (inpainting, captions, depth, of objects and rooms, started from the first) or
-        "uncaptioned" (the denoiser of the first trained on without captions, for the study of
-        gradients).
+        (inpainting, captions, depth, of objects and rooms, started from the first), "painter" (the
+        inpainting model of the second trained on, with its autoencoder as it is) or "uncaptioned"
+        (the denoiser of the first trained on without captions, for the study of gradients).
     """
-    if family not in ("objects", "editor", "uncaptioned"):
-        raise ValueError(f"no family {family!r}; expected 'objects', 'editor' or 'uncaptioned'")
+    families = ("objects", "editor", "painter", "uncaptioned")
+    if family not in families:
+        raise ValueError(f"no family {family!r}; expected one of {families}")
     config = ml_collections.ConfigDict()
     config.stages = ("vae", "unet", "judge", "classifier", "discriminator")
     config.family = "family"
@@ -116,6 +119,17 @@ def get_config(family: str = "objects") -> ml_collections.ConfigDict:
         config.unet.learning_rate = 4e-4
         config.unet.cooldown = 0.25
         config.unet.late = 1.0
-        # A texture goes on in a hole by looking at where it is whole.
-        config.unet.attention = (True, True, True)
+
+    if family == "painter":
+        config.stages = ("inpainting",)
+        config.family = "family-inpainting"
+        config.start = "geojax/assets/worlds-64-inpainting"
+        config.views_per_kind = 800
+        config.rooms = 6400
+        config.rooms_share = 0.75
+        config.unet.latents = 24_576
+        config.unet.steps = 6000
+        config.unet.learning_rate = 3e-4
+        config.unet.cooldown = 0.5
+        config.unet.late = 1.0
     return config

@@ -20,6 +20,7 @@ from experiments.training.denoiser import (
     encoding_key,
     load_codec,
     make_tokenise,
+    take_over,
     write_denoiser,
 )
 from experiments.training.family_configs import text_config, unet_config
@@ -137,6 +138,8 @@ def _silent(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
 def train_inpainting(config: Any, worlds: Worlds, out: Path) -> None:
     """Inpainting denoiser and text encoder; writes a family in the layout of SD-inpainting."""
     family, settings = out / config.family, config.unet
+    if "vae" not in config.stages:
+        take_over(Path(config.start), family, ("vae",))
     codec = load_codec(family)
     data = encode_draws(config, worlds, out, codec.encode)
     logging.info("latents: %s, standard deviation %.3f", data.latent.shape, data.latent.std())
