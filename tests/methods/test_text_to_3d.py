@@ -253,7 +253,8 @@ def updates_on_meshes():
     # Plain gradient descent: its update is the gradient, where Adam's is little more than a sign.
     prior, field, optimiser = two_sided_prior(), voxel_field(), optax.sgd(1.0)
     weights = text_to_3d.Weights(opacity=0.1, entropy=1.0, orientation=1.0)
-    results, before = [], start(field, optimiser).params
+    # Of seed 0 a sample lies within rounding of the border of the ball.
+    results, before = [], start(field, optimiser, seed=1).params
     for count in (1, 4):
         step = make_step(
             prior,
@@ -261,11 +262,13 @@ def updates_on_meshes():
             optimiser,
             jax.devices()[:count],
             shaded=True,
-            capacity=2000,
+            # Enough for all: where some are dropped, which ones depends on how many come before, and
+            # one device may round a sample into the ball that another rounds out of it.
+            capacity=4500,
             weights=weights,
             cameras=around(CameraDistribution()),
         )
-        state = start(field, optimiser)._replace(step=jnp.asarray(50, jnp.int32))
+        state = start(field, optimiser, seed=1)._replace(step=jnp.asarray(50, jnp.int32))
         state, metrics = step(state, prior.params, prompt_views(prior))
         update = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, before)
         devices = len(state.params["feature"].sharding.device_set)
