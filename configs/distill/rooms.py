@@ -45,6 +45,8 @@ def get_config(variant: str = "free") -> ml_collections.ConfigDict:
     config.view_elevations = (0.0,)
     config.view_suffixes = (("",),)
     config.weights.orientation = 0.0
+    config.weights.air = 100.0
+    config.weights.air_radius = 0.2
 
     config.inside = ml_collections.ConfigDict()
     config.inside.rule = variant

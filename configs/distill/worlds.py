@@ -169,6 +169,8 @@ def _sds() -> ml_collections.ConfigDict:
     config.weights.orientation = 1.0
     config.weights.emptiness = 0.0
     config.weights.centre_depth = 0.0
+    config.weights.air = 0.0  # of cameras inside a scene
+    config.weights.air_radius = 0.1
 
     # What is exported.
     config.density_threshold = 5.0

@@ -4,19 +4,22 @@ Symbols
     w_i         weight of sample i along a ray; stopped where written sg(w_i)
     n_i, d      unit outward normal at the sample; unit direction camera -> scene
     o           opacity of a ray, sum_i w_i, in [0, 1]
+    sigma, r    density, 1 / world unit; radius of the ball of air about a camera, world units
 
 Equations
     (1)  orientation   sum_i sg(w_i) max(0, n_i . d)^2                Verbin et al. 2022, eq. 11
     (2)  opacity       mean sqrt(o^2 + .01)                           Poole et al. 2022, app. A.2
     (3)  entropy       mean -o log2 o - (1 - o) log2 (1 - o)          binary: 0 at o = 0 and o = 1
+    (4)  air           mean log(1 + r sigma(x + r u)), u uniform in the unit ball, x cameras
 
 All take arrays, return scalars, and have finite gradients everywhere. Weights between codebases are
-not comparable: these are means, where others sum. Ramp them with `optax.linear_schedule`.
+not comparable: these are means, where others sum. Ramp them with `optax.linear_schedule`. (4) says
+that where a camera stands nothing else does; it is ours, for scenes that are seen from inside.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 
 def orientation_penalty(
@@ -66,3 +69,19 @@ def binary_entropy(p: Float[Array, "*b"]) -> Float[Array, "*b"]:
 def entropy_loss(opacity: Float[Array, "*b"]) -> Float[Array, ""]:
     """Equation (3): every ray should either hit or miss. Works on opacities or on weights."""
     return jnp.mean(binary_entropy(opacity))
+
+
+def around(
+    key: Key[Array, ""], positions: Float[Array, "B 3"], radius: float, count: int
+) -> Float[Array, "N 3"]:
+    """x + r u of (4): `count` points in a ball about each position, in turn; the key is consumed."""
+    u = jax.random.ball(key, 3, shape=(positions.shape[0], count))
+    return (positions[:, None] + radius * u).reshape(-1, 3)
+
+
+def air_loss(density: Float[Array, "N"], radius: float) -> Float[Array, ""]:
+    """Equation (4) of the densities at `around` the cameras.
+
+    The logarithm still pulls, if weakly, where the density is large; 1 - exp(-r sigma) would not.
+    """
+    return jnp.mean(jnp.log1p(radius * density))

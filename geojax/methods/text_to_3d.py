@@ -3,7 +3,7 @@
 Symbols: theta field parameters, x rendering, y condition of a view, C a critic's loss.
     (1)  x = render(theta, camera, light) over a random background
     (2)  L(theta) = C(x; y(camera)) + lambda_o opacity + lambda_e entropy + lambda_n orientation
-                    + lambda_m emptiness + lambda_c centre depth
+                    + lambda_m emptiness + lambda_c centre depth + lambda_a air
     (3)  theta <- optimiser(theta, dL/dtheta)
 
 Poole et al., "DreamFusion" (2022), section 3 and appendix A; emptiness and centre depth: H. Wang et
@@ -40,6 +40,8 @@ from geojax.priors.prior import Prior
 Params = Any
 BackgroundOf = Callable[[Params, Float[Array, "N 3"]], Float[Array, "N C"]]
 Metrics = dict[str, Float[Array, ""]]
+
+_AIR_POINTS = 64  # a camera
 
 
 class State(NamedTuple):
@@ -139,6 +141,8 @@ class Weights:
     orientation: float = 0.0
     emptiness: float = 0.0
     centre_depth: float = 0.0
+    air: float = 0.0
+    air_radius: float = 0.1  # r, world units
 
 
 def embed_views(
@@ -280,6 +284,13 @@ def distillation_step(
             far = seen.distance + radius
             depth = sjc.filled_depth(rendering.depth, rendering.opacity, far)
             total += weights.centre_depth * sjc.centre_depth_loss(depth)
+        if weights.air:
+            # The loss has split its key in six: the seventh is none of those.
+            points = regularizers.around(
+                jax.random.fold_in(key, 6), seen.camera.position, weights.air_radius, _AIR_POINTS
+            )
+            density = field.apply(params, points)[0]
+            total += weights.air * regularizers.air_loss(density, weights.air_radius)
         return total, (rendering, verdict)
 
     def step(state: State, model_params: Params, prompt: PromptViews) -> tuple[State, Metrics]:

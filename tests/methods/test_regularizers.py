@@ -59,3 +59,16 @@ def test_entropy():
     assert np.isfinite(slope).all() and abs(slope[2]) < 1e-6
     np.testing.assert_allclose(slope[1], np.log2(3), rtol=1e-5)
     np.testing.assert_allclose(regularizers.entropy_loss(p), bits.mean(), rtol=1e-5)
+
+
+def test_air_is_of_what_lies_about_the_cameras():
+    """A uniform density has log(1 + r sigma) everywhere; the points fill the ball evenly."""
+    positions = jnp.asarray([[0.0, 0.0, 0.0], [5.0, -1.0, 2.0]])
+    points = regularizers.around(jax.random.key(0), positions, 0.5, 4000)
+    apart = np.linalg.norm(np.asarray(points).reshape(2, 4000, 3) - positions[:, None], axis=-1)
+    assert apart.max() <= 0.5 + 1e-5
+    # E |u|^3 of a uniform ball is 1/2.
+    np.testing.assert_allclose(((apart / 0.5) ** 3).mean(axis=1), 0.5, atol=0.02)
+    np.testing.assert_allclose(regularizers.air_loss(jnp.full(7, 4.0), 0.5), np.log(3.0), rtol=1e-6)
+    slope = jax.grad(lambda s: regularizers.air_loss(s, 0.5))(jnp.asarray([0.0, 1e8]))
+    np.testing.assert_allclose(slope, [0.25, 0.5e-8], rtol=1e-5)
