@@ -17,6 +17,7 @@ from geojax.geometry.inside_cameras import (
     opening,
     random_inside,
 )
+from geojax.geometry.volume import MAX_DENSITY
 from geojax.methods.text_to_3d import Cameras, State
 from geojax.models.fields import Field
 from geojax.priors.inpainting import load_inpainting, painted_whole
@@ -67,7 +68,7 @@ def inside_cameras(config: Any, field: Field) -> Cameras:
         return random_inside(key, box, gaze, count, size, size)
 
     def in_free(key: jax.Array, count: int, size: int, state: State, region: Box = box):
-        density = density_of(field, state)
+        density = solid_beyond(density_of(field, state), config.field.radius)
         return free_inside(key, region, gaze, free, density, count, size, size)
 
     def scheduled(key: jax.Array, count: int, size: int, state: State):
@@ -79,6 +80,19 @@ def inside_cameras(config: Any, field: Field) -> Cameras:
     if inside.rule not in rules:
         raise ValueError(f"config.inside.rule={inside.rule!r} is not one of {', '.join(RULES)}")
     return rules[inside.rule]
+
+
+def solid_beyond(
+    density: Callable[[jax.Array], jax.Array], radius: float
+) -> Callable[[jax.Array], jax.Array]:
+    """The density, and no free space outside of the ball that the field lives in: a camera there
+    would look at the walls from behind, or at nothing."""
+
+    def everywhere(points: jax.Array) -> jax.Array:
+        beyond = jnp.sum(points**2, axis=-1) > radius**2
+        return jnp.where(beyond, jnp.float32(MAX_DENSITY), density(points))
+
+    return everywhere
 
 
 def density_of(field: Field, state: State) -> Callable[[jax.Array], jax.Array]:

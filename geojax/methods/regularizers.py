@@ -74,7 +74,7 @@ def entropy_loss(opacity: Float[Array, "*b"]) -> Float[Array, ""]:
 def around(
     key: Key[Array, ""], positions: Float[Array, "B 3"], radius: float, count: int
 ) -> Float[Array, "N 3"]:
-    """x + r u of (4): `count` points in a ball about each position, in turn; the key is consumed."""
+    """x + r u of (4), `count` points about each position in turn; the key is consumed."""
     u = jax.random.ball(key, 3, shape=(positions.shape[0], count))
     return (positions[:, None] + radius * u).reshape(-1, 3)
 

@@ -54,10 +54,24 @@ def test_scheduled_cameras_set_out_together():
     start = {"start": (0.1, 0.0, 0.0), "first_share": 0.1}
     first = positions("schedule", state_of((0.1, 0.0, 0.0)), **start)
     last = positions("schedule", state_of((0.1, 0.0, 0.0), whole), **start)
-    assert np.abs(first - [0.1, 0.0, 0.0]).max() <= 0.07
+    # A tenth of the way from the start to the walls of the box, the farther of which is at -half.
+    farthest = 0.1 * (config.inside.half[0] + 0.1)
+    assert np.abs(first - [0.1, 0.0, 0.0]).max() <= farthest + 1e-6
     assert np.ptp(last[:, 0]) > 0.3
     # Also then not in the walls.
     assert np.linalg.norm(last - [0.1, 0.0, 0.0], axis=1).max() < 0.4
+
+
+def test_outside_of_the_field_nothing_is_free():
+    """Nothing is anywhere: all of the box is free but its corners, which lie beyond the ball."""
+    nothing = Field(lambda key: jnp.zeros(3), lambda _, p: (jnp.zeros(len(p)), jnp.zeros_like(p)))
+    config = rooms.get_config("free")
+    state = state_of((0.0, 0.0, 0.0))
+    assert np.linalg.norm(config.inside.half) > 1.2 * config.field.radius
+    seen = recipe.choose_cameras(config, nothing)(jax.random.key(0), 64, 8, state)
+    apart = np.linalg.norm(seen.camera.position, axis=-1)
+    # Whose clearance lies within it too.
+    assert 0.8 < apart.max() < config.field.radius - 0.5 * config.inside.free.clearance
 
 
 def test_objects_are_seen_as_before():
@@ -73,7 +87,7 @@ def test_objects_are_seen_as_before():
         ({"inside.rule": "somewhere"}, "config.inside.rule='somewhere' is not one of random, free"),
         ({"inside.half": (0.6, 0.0, 0.2)}, "three positive half sides"),
         ({"inside.hollow": (0.6, -0.1, 0.2)}, "three positive half sides"),
-        ({"inside.start": (0.7, 0.0, 0.0)}, "config.inside.start=.* must be a point of the box"),
+        ({"inside.start": (1.0, 0.0, 0.0)}, "config.inside.start=.* must be a point of the box"),
         ({"inside.first_share": 0.0}, "first_share must be in"),
         ({"inside.open_at": 1.5}, "open_at in .0, 1."),
         ({"inside.pitch": (5.0, -5.0)}, "pitch must be"),

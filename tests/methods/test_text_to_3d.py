@@ -262,8 +262,8 @@ def updates_on_meshes():
             optimiser,
             jax.devices()[:count],
             shaded=True,
-            # Enough for all: where some are dropped, which ones depends on how many come before, and
-            # one device may round a sample into the ball that another rounds out of it.
+            # Enough for all: which ones are dropped depends on how many come before, and one
+            # device may round a sample into the ball that another rounds out of it.
             capacity=4500,
             weights=weights,
             cameras=around(CameraDistribution()),
