@@ -9,7 +9,7 @@ Papers: Poole et al., "DreamFusion" (2022); that cameras drawn at random stand i
 Command: python -m experiments.distill --config=configs/distill/rooms.py:schedule \
              --prompt="a room with red walls and a brown wooden floor" --out=runs/red_room
     python -m experiments.study_rooms --out=runs/study_rooms runs all three.
-Time and figures: see README, "Results".
+Time: 2 to 5 minutes a run on one core. Figures: see README, "Results".
 
 The prior is the embedded inpainting family, which was trained on rooms too, with the whole picture
 as its hole: a text-to-image model of them. Captions of rooms name no view.
