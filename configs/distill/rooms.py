@@ -45,7 +45,7 @@ def get_config(variant: str = "free") -> ml_collections.ConfigDict:
     config.view_elevations = (0.0,)
     config.view_suffixes = (("",),)
     config.weights.orientation = 0.0
-    config.weights.air = 100.0  # without it fog fills the room, whatever the cameras
+    config.weights.air = 100.0  # keeps fog from where cameras stand
     config.weights.air_radius = 0.06
     config.guidance = 8.0
 

@@ -285,9 +285,9 @@ def distillation_step(
             depth = sjc.filled_depth(rendering.depth, rendering.opacity, far)
             total += weights.centre_depth * sjc.centre_depth_loss(depth)
         if weights.air:
-            # The loss has split its key in six: the seventh is none of those.
+            # The loss has split its key in six, and the critic learns with a seventh.
             points = regularizers.around(
-                jax.random.fold_in(key, 6), seen.camera.position, weights.air_radius, _AIR_POINTS
+                jax.random.fold_in(key, 7), seen.camera.position, weights.air_radius, _AIR_POINTS
             )
             density = field.apply(params, points)[0]
             total += weights.air * regularizers.air_loss(density, weights.air_radius)
