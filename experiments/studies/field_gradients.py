@@ -22,7 +22,8 @@ from geojax.methods.gradient_statistics import NestedStatistics, nested_statisti
 from geojax.methods.radiance import render
 from geojax.methods.random_scenery import random_backgrounds
 from geojax.methods.score_distillation import diffuse, predict
-from geojax.methods.text_to_3d import PromptViews, State, enlarge
+from geojax.methods.surrogate import enlarge
+from geojax.methods.text_to_3d import PromptViews, State
 from geojax.methods.view_prompts import interpolate_view_embeddings
 from geojax.models.fields import Field
 from geojax.priors.prior import Prior

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from geojax.methods.perp_neg import perp_neg_loss, wrong_views
 from geojax.methods.score_distillation import SDS, Loss, score_distillation_loss
-from geojax.methods.text_to_3d import Critic, Metrics, Shown, Verdict, enlarge
+from geojax.methods.surrogate import enlarge
+from geojax.methods.text_to_3d import Critic, Metrics, Shown, Verdict
 from geojax.methods.variational import OwnScore, OwnTraining, own_denoise, train_own_score
 from geojax.priors.prior import Prior
 

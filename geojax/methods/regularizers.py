@@ -72,7 +72,7 @@ def entropy_loss(opacity: Float[Array, "*b"]) -> Float[Array, ""]:
 
 
 def around(
-    key: Key[Array, ""], positions: Float[Array, "B 3"], radius: float, count: int
+    key: Key[Array, ""], positions: Float[Array, "B 3"], radius: float, count: int = 64
 ) -> Float[Array, "N 3"]:
     """x + r u of (4), `count` points about each position in turn; the key is consumed."""
     u = jax.random.ball(key, 3, shape=(positions.shape[0], count))

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from geojax.methods.surrogate import DistillationMetrics, distill
-from geojax.methods.text_to_3d import Critic, Shown, Verdict, enlarge
+from geojax.methods.surrogate import DistillationMetrics, distill, enlarge
+from geojax.methods.text_to_3d import Critic, Shown, Verdict
 from geojax.priors.image_scorer import ImageScorer
 
 

@@ -96,3 +96,10 @@ def coherence(residual: Float[Array, "b *d"]) -> Float[Array, ""]:
         product += jnp.sum(here * there)
         square += 0.5 * jnp.sum(here**2 + there**2)
     return product / jnp.where(square > 0.0, square, 1.0)
+
+
+def enlarge(image: Float[Array, "B h w C"], size: int) -> Float[Array, "B H W C"]:
+    """Pictures at the side that a model asks for, linearly; those of that side as they are."""
+    if image.shape[1] == size:
+        return image
+    return jax.image.resize(image, (image.shape[0], size, size, image.shape[3]), "linear")

@@ -41,8 +41,6 @@ Params = Any
 BackgroundOf = Callable[[Params, Float[Array, "N 3"]], Float[Array, "N C"]]
 Metrics = dict[str, Float[Array, ""]]
 
-_AIR_POINTS = 64  # a camera
-
 
 class State(NamedTuple):
     """All that is needed to go on, bit for bit.
@@ -285,10 +283,8 @@ def distillation_step(
             depth = sjc.filled_depth(rendering.depth, rendering.opacity, far)
             total += weights.centre_depth * sjc.centre_depth_loss(depth)
         if weights.air:
-            # The loss has split its key in six, and the critic learns with a seventh.
-            points = regularizers.around(
-                jax.random.fold_in(key, 7), seen.camera.position, weights.air_radius, _AIR_POINTS
-            )
+            air_key = jax.random.fold_in(key, 7)  # split in six; the critic learns with a seventh
+            points = regularizers.around(air_key, seen.camera.position, weights.air_radius)
             density = field.apply(params, points)[0]
             total += weights.air * regularizers.air_loss(density, weights.air_radius)
         return total, (rendering, verdict)
@@ -347,13 +343,6 @@ def collapse(opacity: float, inside: bool = False) -> str | None:
     if opacity > 0.95 and not inside:
         return "solid: the field fills the picture (opacity weight too low, or cameras inside it)"
     return None
-
-
-def enlarge(image: Float[Array, "B h w C"], size: int) -> Float[Array, "B H W C"]:
-    """Pictures at the side that a model asks for, linearly; those of that side as they are."""
-    if image.shape[1] == size:
-        return image
-    return jax.image.resize(image, (image.shape[0], size, size, image.shape[3]), "linear")
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
