@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 RUN := .venv/bin/python
 # Compiling to bytecode what is never imported takes longer than the rest of the install.
 PIP := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check
+# Compiling JAX's sources anew costs every process 10 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 PROMPT ?= a red mug
 OUT ?= runs/demo
 SCENE ?= a corridor with brick walls and a wooden floor

@@ -53,7 +53,10 @@ FLAGS = flags.FLAGS
 _COLLAPSE_PATIENCE = 3  # pictures in a row
 _KEPT = 3  # checkpoints
 # `steps` may not change: the schedules of t, light, rate and weights are of that length.
-_MAY_CHANGE = ("stop_after", "checkpoint_every", "picture_every")
+_MAY_CHANGE = (
+    *("stop_after", "checkpoint_every", "picture_every"),
+    *("picture_size", "mesh_resolution", "density_threshold"),  # of what is exported
+)
 
 
 def define_flags() -> None:

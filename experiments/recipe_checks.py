@@ -30,7 +30,13 @@ LEAST = {
     "field.voxels": 2,
     "own.rank": 1,
 }
-POSITIVE = ("field.radius", "field.learning_rate", "background.learning_rate")
+POSITIVE = (
+    "field.radius",
+    "field.learning_rate",
+    "background.learning_rate",
+    "own.learning_rate",
+    "weights.air_radius",
+)
 
 
 def check_config(config: Any, prompt: str) -> None:
@@ -46,11 +52,8 @@ def check_config(config: Any, prompt: str) -> None:
         if isinstance(leaf, float) and not math.isfinite(leaf):
             raise ValueError(f"the config holds {leaf}; every number must be finite")
     _check_numbers(config)
-    if config.latent and not (config.background.learnt and config.shaded_share == 0.0):
-        raise ValueError(
-            "config.latent=True needs config.background.learnt=True and config.shaded_share=0: "
-            "latents have neither a plain background nor a light"
-        )
+    if config.latent:
+        _check_latent(config)
     _check_prompts(config)
     if is_scored(config):
         _check_scorer(config)
@@ -64,6 +67,19 @@ def check_config(config: Any, prompt: str) -> None:
             raise ValueError("config.latent=True: a room is made of colours, not of latents")
         inside_cameras(config, field)
     model_options(config)
+
+
+def _check_latent(config: Any) -> None:
+    if not (config.background.learnt and config.shaded_share == 0.0):
+        raise ValueError(
+            "config.latent=True needs config.background.learnt=True and config.shaded_share=0: "
+            "latents have neither a plain background nor a light"
+        )
+    if config.picture_size % 8:
+        raise ValueError(
+            f"config.picture_size={config.picture_size} must be a multiple of 8 with "
+            "config.latent=True: pictures are pooled to latents and decoded"
+        )
 
 
 def _check_numbers(config: Any) -> None:
@@ -90,19 +106,30 @@ def _check_numbers(config: Any) -> None:
         raise ValueError(
             f"config.small_size={config.small_size} exceeds config.large_size={config.large_size}"
         )
-    if len(config.inversion) != 2 or min(config.inversion) < 1:
+    if len(config.inversion) != 2 or not all(
+        isinstance(n, int) and n >= 1 for n in config.inversion
+    ):
         raise ValueError(
-            f"config.inversion must be (steps, time steps), 1 or more, got {config.inversion}"
+            "config.inversion must be (steps, time steps), whole numbers of 1 or more, got "
+            f"{config.inversion}"
         )
     if not 0.0 <= config.jump_at <= 1.0:
         raise ValueError(f"config.jump_at must be a share in [0, 1], got {config.jump_at}")
     for name in ("t_first", "t_last"):
-        low, high = config[name]
-        if not 0.0 <= low < high <= 1.0:
+        if len(config[name]) != 2 or not 0.0 <= config[name][0] < config[name][1] <= 1.0:
             raise ValueError(f"config.{name} must be 0 <= low < high <= 1, got {config[name]}")
 
 
 def _check_prompts(config: Any) -> None:
+    elevations, suffixes = config.view_elevations, config.view_suffixes
+    if not suffixes or len(elevations) != len(suffixes) or len({len(row) for row in suffixes}) > 1:
+        raise ValueError(
+            f"config.view_suffixes must have a row for each of config.view_elevations, "
+            f"{tuple(elevations)}, and rows of one length, got rows of "
+            f"{[len(row) for row in suffixes]}"
+        )
+    if config.perp_neg and not any(name.strip() for row in suffixes for name in row):
+        raise ValueError("config.perp_neg=True, but no prompt of config.view_suffixes names a view")
     if config.loss == "nfsd" and config.negative_prompt is None:
         raise ValueError("config.loss='nfsd' needs config.negative_prompt; it may be ''")
     if config.perp_neg and (

@@ -15,7 +15,6 @@ from geojax.geometry.inside_cameras import (
     free_inside,
     grown,
     opening,
-    random_inside,
 )
 from geojax.geometry.volume import MAX_DENSITY
 from geojax.methods.text_to_3d import Cameras, State
@@ -63,13 +62,14 @@ def inside_cameras(config: Any, field: Field) -> Cameras:
             f"{inside.first_share} and {inside.open_at}"
         )
 
-    def anywhere(key: jax.Array, count: int, size: int, state: State):
-        del state
-        return random_inside(key, box, gaze, count, size, size)
-
     def in_free(key: jax.Array, count: int, size: int, state: State, region: Box = box):
         density = solid_beyond(density_of(field, state), config.field.radius)
         return free_inside(key, region, gaze, free, density, count, size, size)
+
+    def anywhere(key: jax.Array, count: int, size: int, state: State):
+        del state  # as if the whole ball were air: no rule has cameras beyond it
+        density = solid_beyond(lambda points: jnp.zeros(points.shape[:1]), config.field.radius)
+        return free_inside(key, box, gaze, free, density, count, size, size)
 
     def scheduled(key: jax.Array, count: int, size: int, state: State):
         share = opening(state.step, round(inside.open_at * config.steps), inside.first_share)

@@ -102,7 +102,7 @@ def plan(
     image = color_map(1.0 - np.exp(-thickness))
     if cameras:
         rule = jax.jit(choose_cameras(config, field), static_argnums=(1, 2))
-        drawn = rule(jax.random.fold_in(state.key, 1), _DRAWN, config.small_size, state)
+        drawn = rule(jax.random.fold_in(state.key, 100), _DRAWN, config.small_size, state)
         cells = np.asarray(drawn.camera.position)[:, :2] / radius * 0.5 + 0.5
         columns, rows = np.clip((cells * size).astype(int), 0, size - 1).T
         for down, right in itertools.product(range(-(size // 150), size // 150 + 1), repeat=2):

@@ -61,10 +61,10 @@ def choose_transmittance(config: Any) -> Transmittance | None:
       ValueError: numbers that make no schedule.
     """
     s = config.scorer
-    low, high = s.transmittance_range
-    if not 0.0 <= low <= high <= 1.0:
+    between = tuple(s.transmittance_range)
+    if len(between) != 2 or not 0.0 <= between[0] <= between[1] <= 1.0:
         raise ValueError(
-            f"config.scorer.transmittance_range must be 0 <= first <= last <= 1, got {(low, high)}"
+            f"config.scorer.transmittance_range must be 0 <= first <= last <= 1, got {between}"
         )
     if not 0.0 < s.transmittance_over <= 1.0:
         raise ValueError(
@@ -74,5 +74,5 @@ def choose_transmittance(config: Any) -> Transmittance | None:
     if s.transmittance == 0.0:
         return None
     return Transmittance(
-        s.transmittance, low, high, max(1, round(s.transmittance_over * config.steps))
+        s.transmittance, *between, max(1, round(s.transmittance_over * config.steps))
     )

@@ -34,8 +34,9 @@ from geojax.worlds import captions
 
 FLAGS = flags.FLAGS
 
-GUIDED = ("sds", "sjc", "sjc_plain", "ism", "pgc")
-"""Losses that with a guidance of 0 are of the unconditional prediction alone."""
+GUIDED = ("sds", "sjc", "sjc_plain")
+"""Losses that with a guidance of 0 are of the unconditional prediction alone, and whose residuals
+are those that are measured."""
 
 
 class Counts(NamedTuple):
@@ -190,30 +191,22 @@ def main(argv: list[str]) -> None:
     times = check(config, prompt, FLAGS.times, FLAGS.uncaptioned)
     if FLAGS.plots:
         plots.pyplot()  # an absent matplotlib is an error now, not at the end
+    outcomes.check_runs(config, prompt, outcomes.modes(FLAGS.uncaptioned), FLAGS.seeds, out)
     clip = load_clip(FLAGS.clip) if FLAGS.clip else None
     uncaptioned = load_stable_diffusion(FLAGS.uncaptioned) if FLAGS.uncaptioned else None
     counts = Counts(FLAGS.views, FLAGS.batches, FLAGS.cameras)
-    runs = {
-        mode.name: outcomes.train(config, prompt, mode, FLAGS.seeds, out, clip)
-        for mode in outcomes.modes(FLAGS.uncaptioned)
-    }
-    result = {
+    result: dict[str, Any] = {
         "prompt": prompt,
         "times": times,
         "draws": gradients.BATCH * counts.batches,
         "cameras": counts.cameras,
         "exact": outcomes.recognition_of_exact(config.model, prompt, config.large_size),
-        "runs": runs,
-        # A run that failed is neither.
-        "empty": {
-            mode: sum(s.get("opacity", 1.0) < outcomes.EMPTY for s in summaries)
-            for mode, summaries in runs.items()
-        },
-        "found": {
-            mode: sum(bool(s.get("found")) for s in summaries) for mode, summaries in runs.items()
-        },
     }
-    write_json(out / "study.json", result)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for mode in outcomes.modes(FLAGS.uncaptioned):
+        runs[mode.name] = outcomes.train(config, prompt, mode, FLAGS.seeds, out, clip)
+        result |= {"runs": runs, **outcomes.counts(runs)}
+        write_json(out / "study.json", result)
     first = runs["conditional"][0]
     if "failed" in first:
         raise FloatingPointError(f"{out}/conditional-0 has failed: {first['failed']}")

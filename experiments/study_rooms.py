@@ -11,6 +11,7 @@ the cameras of the rule in red), opacity.png (mean opacity and depth over the st
 the runs' folders, which resume; runs that are finished are not done again.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from experiments.evaluation.objects import mean_and_spread, run_object, with_see
 from experiments.room_recipe import RULES, is_inside
 from experiments.scorer_recipe import is_scored
 from experiments.studies import outcomes, plots, room_gradients
+from experiments.studies.field_gradients import KEY
 from experiments.table import format_table, number
 from geojax.io.atomic import write_json
 from geojax.io.media import color_depth, grid, write_png
@@ -50,7 +52,7 @@ _SHOWN = 4  # views of each run on the sheet
 
 
 def prompts_beside(prompt: str) -> list[str]:
-    """The prompt, and those of 20 rooms that it is not."""
+    """The prompt, and those of up to 20 rooms that it is not."""
     others = [
         f"a room with {wall_words(Surface(*wall))} and {floor_words(Surface(*floor))}"
         for wall in _WALLS
@@ -151,10 +153,9 @@ def train(
         if "failed" not in summary:
             own = with_seed(settings, seed)
             state = outcomes.state_at(own, tools, folder, end)
+            key = jax.random.fold_in(jax.random.key(seed), KEY)
             summary["pulls"] = {
-                name: room_gradients.summary(
-                    *measure(jax.random.key(seed), at, tools.prior.params, views)
-                )
+                name: room_gradients.summary(*measure(key, at, tools.prior.params, views))
                 for name, at in (
                     ("start", outcomes.state_at(own, tools, folder, 0)),
                     ("end", state),
@@ -212,6 +213,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # orbax says much at INFO
     config, out, prompt = FLAGS.config, Path(FLAGS.out), FLAGS.prompt
     check(config, prompt, FLAGS.rules, FLAGS.clip)
+    for rule, seed in itertools.product(FLAGS.rules, range(FLAGS.seeds)):
+        own = with_seed(settings_of(config, rule), config.seed + seed)
+        distill.check_object(own, prompt, out / f"{rule}-{own.seed}")
     if FLAGS.plots:
         plots.pyplot()  # an absent matplotlib is an error now, not at the end
     clip = load_clip(FLAGS.clip) if FLAGS.clip else None

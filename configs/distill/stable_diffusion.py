@@ -56,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.guidance = 101.0  # the paper's omega = 100: g = 1 + omega
     config.t_first = (0.02, 0.98)
     config.t_last = (0.02, 0.98)
+    config.own.velocity = False  # of vsd: the models of 1.x and the base ones of 2.x predict eps
     config.weights.opacity = 1.0
     config.weights.entropy = 0.0
     config.weights.orientation = 1.0

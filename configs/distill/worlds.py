@@ -159,7 +159,7 @@ def _sds() -> ml_collections.ConfigDict:
     config.own = ml_collections.ConfigDict()  # of vsd: the network that learns the renderings
     config.own.rank = 8
     config.own.learning_rate = 1e-3
-    config.own.velocity = True
+    config.own.velocity = True  # as the model predicts v
     config.guidance = 5.0
     config.t_first = (0.3, 0.98)
     config.t_last = (0.02, 0.5)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from geojax.diffusion.guidance import guided
 from geojax.geometry.camera_sampling import CameraDistribution, sample_views
 from geojax.methods.gradient_statistics import NestedStatistics, nested_statistics
 from geojax.methods.radiance import render
@@ -29,6 +30,8 @@ from geojax.models.fields import Field
 from geojax.priors.prior import Prior
 
 NOISES = 4  # a camera
+KEY = 100
+"""Folded into a run's seed for what a study draws."""
 
 
 def field_gradients_at(
@@ -39,7 +42,8 @@ def field_gradients_at(
     Its arguments: the state of a run; parameters of the prior; those of one that was trained
     without captions, with what its own text encoder says of none [L, D], or None; the time step;
     the prompt from every side. The names are "none" (no caption), "view" (the prompt with the name
-    of the view), and "uncaptioned".
+    of the view), "guided" (the same with the recipe's guidance; the others have 1), and
+    "uncaptioned".
 
     Args:
       config: the recipe: cameras, size and samples of the first half of a run.
@@ -86,7 +90,11 @@ def field_gradients_at(
             conditions = jnp.stack([prompt.unconditional[None], named])
             conditions = jnp.broadcast_to(conditions, (2, NOISES, *prompt.unconditional.shape))
             none, view = predict(lambda *args: prior.denoise(params, *args), z, times, conditions)
-            residuals = {"none": none - noise, "view": view - noise}
+            residuals = {
+                "none": none - noise,
+                "view": view - noise,
+                "guided": guided(none, view, config.guidance) - noise,
+            }
             if uncaptioned is not None:
                 weights, nothing = uncaptioned
                 nothing = jnp.broadcast_to(nothing, (NOISES, *nothing.shape))
@@ -122,7 +130,9 @@ def by_time(
     """
     table: dict[str, dict[str, list[float]]] = {}
     for t in times:
-        found = measure(jax.random.key(seed), *arguments, jnp.asarray(t), prompt)
+        # A key apart from those of the runs, which start from the seed itself.
+        key = jax.random.fold_in(jax.random.key(seed), KEY)
+        found = measure(key, *arguments, jnp.asarray(t), prompt)
         for name, figures in jax.device_get(found).items():
             row = table.setdefault(name, {figure: [] for figure in figures._fields})
             for figure, value in figures._asdict().items():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.studies.field_gradients import KEY
 from geojax.diffusion.guidance import guided
 from geojax.methods.gradient_statistics import GradientStatistics, gradient_statistics
 from geojax.methods.score_distillation import diffuse, predict
@@ -105,7 +106,7 @@ def by_time(
     embedded = [(x, prior.embed(list(c.values()))) for x, c in latents]
     nothing = None if uncaptioned is None else uncaptioned.embed([""] * len(views[0][1]))
     for t in times:
-        key, at = jax.random.key(seed), jnp.asarray(t)
+        key, at = jax.random.fold_in(jax.random.key(seed), KEY), jnp.asarray(t)
         parts = [measure(key, prior.params, x, at, y) for x, y in embedded]
         if uncaptioned is not None:
             others = [measure(key, uncaptioned.params, x, at, nothing) for x, _ in embedded]

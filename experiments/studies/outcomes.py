@@ -64,6 +64,39 @@ def settings_of(config: Any, mode: Mode) -> Any:
     return settings
 
 
+def check_runs(config: Any, prompt: str, modes: Sequence[Mode], seeds: int, out: Path) -> None:
+    """Raise now what could only fail after the first runs.
+
+    Raises:
+      FileNotFoundError: the family has no judge.
+      ValueError: the folder of a run holds something else.
+    """
+    load_judge(Path(config.model))
+    for mode in modes:
+        settings = settings_of(config, mode)
+        for seed in range(config.seed, config.seed + seeds):
+            distill.check_object(with_seed(settings, seed), prompt, run_of(out, mode, seed, config))
+
+
+def run_of(out: Path, mode: Mode, seed: int, config: Any) -> Path:
+    """The folder of one run."""
+    return out / f"{mode.name}-{seed - config.seed}"
+
+
+def counts(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, int]]:
+    """How many runs of each mode end empty, and how many find something; one that failed does
+    neither."""
+    return {
+        "empty": {
+            mode: sum(s.get("opacity", 1.0) < EMPTY for s in summaries)
+            for mode, summaries in runs.items()
+        },
+        "found": {
+            mode: sum(bool(s.get("found")) for s in summaries) for mode, summaries in runs.items()
+        },
+    }
+
+
 def train(
     config: Any, prompt: str, mode: Mode, seeds: int, out: Path, clip: CLIPScore | None
 ) -> list[dict[str, Any]]:
@@ -76,14 +109,14 @@ def train(
     settings = settings_of(config, mode)
     tools = distill.prepare(settings)
     summaries = []
-    for seed in range(seeds):
-        folder = out / f"{mode.name}-{seed}"
-        summary = run_object(settings, prompt, config.seed + seed, folder, tools)
+    for seed in range(config.seed, config.seed + seeds):
+        folder = run_of(out, mode, seed, config)
+        summary = run_object(settings, prompt, seed, folder, tools)
         log = read_metrics(folder / "metrics.jsonl")
         summary |= {"opacities": [line["opacity"] for line in log]}
         summary |= {"occupied": [line["occupied"] for line in log]}
         if "failed" not in summary:
-            own = with_seed(settings, config.seed + seed)
+            own = with_seed(settings, seed)
             state = state_at(own, tools, folder, config.steps)
             seen = tools.pictures(state, measure.test_views(config.large_size))
             summary |= recognition(config.model, np.clip(seen.rgb, 0.0, 1.0))

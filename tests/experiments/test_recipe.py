@@ -68,6 +68,10 @@ def test_what_does_not_go_together_is_refused():
     config.shaded_share = 0.5
     with pytest.raises(ValueError, match=r"config\.latent=True needs"):
         distill.check_config(config, "a red mug")
+    config = worlds.get_config("sjc")
+    config.picture_size = 90
+    with pytest.raises(ValueError, match=r"picture_size=90 must be a multiple of 8 with .*latent"):
+        distill.check_config(config, "a red mug")
     config = worlds.get_config("nfsd")
     config.negative_prompt = None
     with pytest.raises(ValueError, match=r"needs config\.negative_prompt"):
@@ -83,6 +87,12 @@ def test_what_does_not_go_together_is_refused():
     [
         ("seed", -1, "at least 0, got -1"),
         ("inversion", (0, 50), "1 or more"),
+        ("inversion", (4.5, 50), "whole numbers"),
+        ("t_first", (0.3,), r"0 <= low < high <= 1, got \(0.3,\)"),
+        ("t_last", (0.5, 0.2), "0 <= low < high <= 1"),
+        ("view_elevations", (0.0,), "a row for each of config.view_elevations"),
+        ("own.learning_rate", 0.0, "must be positive"),
+        ("weights.air_radius", -0.1, "must be positive"),
         ("jump_at", 1.5, r"a share in \[0, 1\], got 1\.5"),
         ("seed", 2**32, r"under 2\^32"),
         ("stop_after", -1, "at least 0"),
@@ -193,6 +203,7 @@ def test_what_an_absent_scorer_needs_is_said(tmp_path):
         ("sds", "loss", "clip", "'clip' needs the fields config.scorer"),
         ("clip", "latent", True, "config.latent must be off|config.latent=True needs"),
         ("clip", "scorer.transmittance_range", (0.9, 0.1), r"first <= last <= 1, got \(0.9, 0.1\)"),
+        ("clip", "scorer.transmittance_range", (0.4,), r"first <= last <= 1, got \(0.4,\)"),
         ("clip", "scorer.transmittance_over", 0.0, "transmittance_over=0.0 must be a share"),
     ],
 )

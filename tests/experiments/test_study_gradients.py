@@ -4,11 +4,16 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from experiments.studies import gradients, outcomes
+from configs.distill import worlds
+from experiments.studies import field_gradients, gradients, outcomes
 from geojax.diffusion.schedule import scaled_linear
+from geojax.geometry.occupancy import full_grid
+from geojax.methods.text_to_3d import embed_views, init_state
 from geojax.models.clip import CLIPText, CLIPTextConfig
+from geojax.models.fields import VoxelField, as_field
 from geojax.priors.mixture import mixture_prior
 from geojax.weights.folder import load_config, save_component
 from tests.experiments.binaries import run, tiny_flags
@@ -53,7 +58,7 @@ def test_the_whole_study(family, clip_folder, tmp_path):
     for kinds in result["gradients"].values():
         picture, field = kinds["picture"], kinds["field"]
         assert set(picture) >= {"none", "kind", "colour", "view", "condition", "view, g=100"}
-        assert set(field) == {"none", "view", "uncaptioned"}
+        assert set(field) == {"none", "view", "guided", "uncaptioned"}
         for names in (picture, field):
             assert names["uncaptioned"]["signal"] != names["none"]["signal"]
             for figures in names.values():
@@ -108,6 +113,29 @@ def test_a_condition_that_names_a_mode_has_a_signal_and_none_has_less():
     # The same noise: what is asked twice is answered alike, and guidance 1 is the plain prediction.
     assert found["colour"].variance == pytest.approx(float(found["view"].variance))
     assert found["view, g=5"].norm > found["view"].norm
+
+
+def test_in_the_field_too_the_caption_is_a_signal_on_which_cameras_agree():
+    """The same prior, whose modes are plain colours; the field is grey, between them."""
+    size = 8
+    means = jnp.stack([jnp.full((size, size, 3), c) for c in (-0.9, 0.9)])
+    prior = mixture_prior(scaled_linear(), 0.5 + 0.5 * means, 0.01, ["ball", "other"])
+    config = worlds.get_config()
+    changes = {"small_size": size, "samples": 12, "capacity": 1024, "guidance": 5.0}
+    changes |= {"cameras.focal": (4.0, 4.0), "cameras.target_std": 0.0}
+    config.update_from_flattened_dict(changes)
+    radius = config.field.radius
+    voxels = VoxelField(
+        channels=3, radius=radius, ball=radius, size=6, bias=3.0, feature_activation=jax.nn.sigmoid
+    )
+    field = as_field(voxels)
+    state = init_state(jax.random.key(0), field, optax.sgd(0.1), full_grid(4, radius))
+    prompt = embed_views(prior, "ball", [["", ""]], np.zeros(1))
+    measure = field_gradients.field_gradients_at(config, field, prior, 8)
+    found = field_gradients.by_time(measure, (state, prior.params, None), prompt, [500], 0)
+    assert found["view"]["snr"][0] > 5.0 * abs(found["none"]["snr"][0])
+    assert found["view"]["cosine"][0] > 0.1 > found["none"]["cosine"][0]
+    assert found["guided"]["signal"][0] > found["view"]["signal"][0]
 
 
 def test_captions_grow():

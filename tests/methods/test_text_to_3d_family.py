@@ -1,5 +1,7 @@
 """The step with other losses: latents of voxels before a learnt background, and VSD's network."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,18 +12,20 @@ from geojax.geometry.camera_sampling import orbit
 from geojax.geometry.occupancy import full_grid
 from geojax.io.checkpoint import Checkpointer
 from geojax.methods import score_distillation as family
-from geojax.methods import text_to_3d
+from geojax.methods import sjc, text_to_3d
 from geojax.methods.radiance import render
 from geojax.methods.variational import OwnTraining, init_own_score
 from geojax.models.backgrounds import TextureBackground, with_background
 from geojax.models.fields import VoxelField, as_field
 from tests.methods.test_text_to_3d import (
     BACK,
+    CAMERAS,
     DISTANCE,
     FOCAL,
     FRONT,
     RADIUS,
     SIZE,
+    around,
     make_step,
     prompt_views,
     relaxed,
@@ -80,6 +84,54 @@ def test_emptiness_empties():
         state, metrics = step(state, prior.params, prompt_views(prior))
         opacities.append(float(metrics["opacity"]))
     assert opacities[0] > 0.25 and opacities[-1] < 0.5 * opacities[0]
+
+
+def fog():
+    """softplus(-1) everywhere, as SJC starts."""
+    return as_field(VoxelField(channels=3, radius=RADIUS, ball=RADIUS, size=6))
+
+
+def after_steps(field, count, **changes):
+    prior, optimiser = two_sided_prior(), relaxed(optax.adam(0.1))
+    step = make_step(prior, field, optimiser, ONE, loss=family.SJC, **changes)
+    state = start(field, optimiser)
+    for _ in range(count):
+        state, _ = step(state, prior.params, prompt_views(prior))
+    return state
+
+
+def test_air_clears_where_cameras_stand():
+    field, within = fog(), dataclasses.replace(CAMERAS, distance=(0.3, 0.3))
+    weights = text_to_3d.Weights(air=1e6, air_radius=0.05)
+    state = after_steps(field, 8, cameras=around(within), weights=weights)
+    turn = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
+    ring = np.stack([np.cos(turn), np.sin(turn), 0.1 + 0.0 * turn], axis=1).astype(np.float32)
+
+    def density(of, points):
+        return float(field.apply(of.params, jnp.asarray(points))[0].mean())
+
+    before = start(field, relaxed(optax.adam(0.1)))
+    assert density(state, 0.3 * ring) < 0.7 * density(before, 0.3 * ring)
+    # Two voxels away nothing but the pictures has a say.
+    assert density(state, 0.5 * ring) > density(state, 0.3 * ring)
+
+
+def test_centre_depth_brings_the_middle_forward():
+    field = fog()
+    seen = orbit(4, 0.05, DISTANCE, 1.2, SIZE, SIZE)
+
+    def ahead(weight):
+        weights = text_to_3d.Weights(centre_depth=weight)
+        wide = dataclasses.replace(CAMERAS, focal=(1.2, 1.2))
+        state = after_steps(field, 8, cameras=around(wide), weights=weights)
+        picture = render(
+            field.apply, state.params, seen.camera, None, samples=32, radius=RADIUS, background=0.5
+        )
+        depth = sjc.filled_depth(picture.depth, picture.opacity, seen.distance + RADIUS)
+        middle = float(depth[:, 1:-1, 1:-1].mean())
+        return float(depth.mean()) - middle
+
+    assert ahead(1e6) > ahead(0.0) + 0.02
 
 
 @pytest.fixture(scope="module")

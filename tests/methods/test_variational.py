@@ -108,6 +108,34 @@ def test_velocity_divides_by_abar():
     np.testing.assert_allclose(loss(True), 4.0 * loss(False), rtol=1e-5)
 
 
+def test_its_loss_by_hand():
+    """Equation (2) of a network that answers with z itself: error = alpha x + (s - 1) eps."""
+    own = variational.init_own_score(jax.random.key(0), prior(), TRAINING)
+    flat = type(SCHEDULE)(jnp.array([0.25]))
+    stub = dataclasses.replace(prior(), schedule=flat, denoise=lambda params, z, t, cond: z)
+    key = jax.random.key(5)
+    noise = np.asarray(jax.random.normal(jax.random.split(key, 3)[1], X.shape))
+    expected = np.mean((0.5 * np.asarray(X) + (np.sqrt(0.75) - 1.0) * noise) ** 2)
+    loss = variational.own_score_loss(
+        key, stub, stub.params, own.params, X, COND, CAMERAS, velocity=False
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_tenth_of_the_cameras_is_hidden(monkeypatch):
+    seen = []
+
+    def spy(prior, prior_params, params, cameras, shown):
+        del prior, prior_params, params, cameras
+        seen.append(np.asarray(shown))
+        return lambda z, t, cond: z
+
+    monkeypatch.setattr(variational, "own_denoise", spy)
+    many = [jnp.tile(a, (250, *[1] * (a.ndim - 1))) for a in (X, COND, CAMERAS)]
+    variational.own_score_loss(jax.random.key(0), prior(), None, None, *many, velocity=False)
+    assert set(seen[0].tolist()) == {0.0, 1.0} and 0.87 < seen[0].mean() < 0.93
+
+
 def test_a_prior_without_a_unet_is_refused():
     pictures = mixture_prior(SCHEDULE, jnp.zeros((1, 2, 2, 3)), 0.1, ["a"])
     with pytest.raises(ValueError, match="this prior has none"):

@@ -92,6 +92,22 @@ def test_the_committed_classifier_prefers_the_right_pair(picture):
     assert (right > of(noise_of(picture), "a red chair")).all()
 
 
+def test_the_committed_discriminator_prefers_the_right_caption(picture):
+    """To most others, after its 600 steps; and to an empty picture."""
+    scorer = image_scorer.load_discriminator_scorer(FAMILY / "scorers" / "discriminator")
+    score = jax.jit(scorer.score)
+
+    def of(image, subject):
+        sides = [f"{subject}, {side} view, from above" for side in ("front", "back")]
+        return np.asarray(score(scorer.params, image, scorer.embed(sides)))
+
+    right = of(picture, "a red chair").sum()
+    wrong = [of(picture, f"a red {kind}").sum() for kind in solids.KINDS if kind != "chair"]
+    wrong += [of(picture, f"a {c} chair").sum() for c in solids.COLOURS if c != "red"]
+    assert np.mean(right > np.asarray(wrong)) > 0.8
+    assert (of(picture, "a red chair") > of(jnp.full_like(picture, 0.8), "a red chair")).all()
+
+
 def test_the_bound_of_a_gaussian_by_hand():
     x, rebuilt = jnp.full((1, 2, 2, 3), 0.5), jnp.full((1, 2, 2, 3), 0.3)
     mean, log_variance = jnp.full((1, 1, 1, 2), 2.0), jnp.full((1, 1, 1, 2), math.log(0.5))
