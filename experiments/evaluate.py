@@ -57,6 +57,8 @@ SUITES = {
     "sampler": ("generate", "inpaint"),
     "model": ("inpaint",),
     "seam": ("inpaint",),
+    "strength": ("inpaint",),
+    "match": ("inpaint",),
     "batch": ("inpaint",),
     "clip": ("inpaint", "clip"),
     "depth": ("depth",),
@@ -85,6 +87,10 @@ def define_flags() -> None:
     flags.DEFINE_enum("sampler", "ddim", SAMPLERS, "Sampler.")
     flags.DEFINE_string("model", str(EMBEDDED_INPAINTING), "inpaint: folder of the family.")
     flags.DEFINE_integer("seam", 0, "inpaint: width of the hole's edge to paint again, pixels.")
+    flags.DEFINE_float(
+        "strength", 1.0, "inpaint: of the noise over the nearest known colours; 1 hides them."
+    )
+    flags.DEFINE_float("match", None, "inpaint: reach of the match at the edge; as of paint.")
     flags.DEFINE_integer("batch", 25, "inpaint: how many at a time.", lower_bound=1)
     flags.DEFINE_string("clip", str(EMBEDDED / "clip"), "inpaint, clip: folder of CLIP.")
     flags.DEFINE_string("depth", str(EMBEDDED / "depth"), "depth: folder of the depth model.")
@@ -128,6 +134,7 @@ def main(argv: list[str]) -> None:
         evaluate_pictures(config.model, count, config.seed, out, **sampling)
     elif suite == "inpaint":
         settings = {**sampling, "seam": FLAGS.seam, "batch": FLAGS.batch}
+        settings |= {"strength": FLAGS.strength, "match": FLAGS.match}
         evaluate_inpainting(FLAGS.model, FLAGS.clip, count, config.seed, out, **settings)
     elif suite == "scene_walk":
         evaluate_scene_walk(config, FLAGS.variants, count, FLAGS.frames, config.seed, out)

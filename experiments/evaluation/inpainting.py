@@ -195,15 +195,14 @@ def evaluate_inpainting(
       count: pictures, each of another room.
       seed: of rooms, holes and noise.
       out: folder.
-      settings: sampler, steps, guidance, seam and batch.
+      settings: sampler, steps, guidance, strength, match, seam and batch.
     """
     started = time.monotonic()
     clip, prior = load_clip(clip_folder), load_model("inpaint", model)
     rooms = unseen_rooms(seed, count, prior.image_size)
     hole = room_pictures.holes(np.random.default_rng((seed, 3)), rooms.batch)
     batch = settings.pop("batch")
-    brush = {**settings, "strength": 1.0, "seam_strength": 0.5, "seam_outside": False, "jump": 5}
-    brush |= {"resample": None, "match": None}
+    brush = {**settings, "seam_strength": 0.5, "seam_outside": False, "jump": 5, "resample": None}
     fillings = fill_all(prior, rooms, hole, seed, batch, brush)
     scores = {name: agreement(clip, fillings[name], rooms.texts) for name in ("ours", "other")}
     found = figures(rooms.batch.image, hole, fillings, scores)

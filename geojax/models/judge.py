@@ -1,7 +1,8 @@
 """The judge: a classifier of kind and colour that shares no weights and no training with a prior.
 
-A small residual network on pixels: four stages of stride 2, a mean over the picture, two heads. It
-serves evaluation alone: R-Precision asks it for the rank of the prompt among all kinds x colours.
+A small residual network on pixels: four stages of stride 2, a mean over the picture, two heads.
+R-Precision asks it for the rank of the prompt among all kinds x colours; another one of the same
+layers scores renderings (`priors/image_scorer`).
 """
 
 import dataclasses

@@ -251,6 +251,8 @@ def test_the_suites_run_on_unseen_rooms(inpainting_folder, clip_folder, tmp_path
         sampler="ddim",
         steps=2,
         guidance=2.0,
+        strength=1.0,
+        match=None,
         seam=0,
         batch=4,
     )
