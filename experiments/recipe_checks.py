@@ -124,9 +124,8 @@ def _check_prompts(config: Any) -> None:
     elevations, suffixes = config.view_elevations, config.view_suffixes
     if not suffixes or len(elevations) != len(suffixes) or len({len(row) for row in suffixes}) > 1:
         raise ValueError(
-            f"config.view_suffixes must have a row for each of config.view_elevations, "
-            f"{tuple(elevations)}, and rows of one length, got rows of "
-            f"{[len(row) for row in suffixes]}"
+            f"config.view_elevations={tuple(elevations)} must have a row of config.view_suffixes "
+            f"each, all of one length, got rows of {[len(row) for row in suffixes]}"
         )
     if config.perp_neg and not any(name.strip() for row in suffixes for name in row):
         raise ValueError("config.perp_neg=True, but no prompt of config.view_suffixes names a view")

@@ -40,7 +40,12 @@ def load_prior(config: Any) -> Prior:
 
 
 def gaze_of(config: Any) -> Gaze:
-    """How the cameras of a recipe look."""
+    """How the cameras of a recipe look; ValueError for ranges that are none."""
+    for name in ("pitch", "focal"):
+        if len(config.inside[name]) != 2:
+            raise ValueError(
+                f"config.inside.{name} must be (low, high), got {tuple(config.inside[name])}"
+            )
     return Gaze(tuple(config.inside.pitch), tuple(config.inside.focal))
 
 

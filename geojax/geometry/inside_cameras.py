@@ -74,9 +74,11 @@ class Gaze:
     focal: tuple[float, float] = (0.9, 1.07)  # times the image width
 
     def __post_init__(self):
-        if len(self.pitch) != 2 or not -90.0 < self.pitch[0] <= self.pitch[1] < 90.0:
+        low, high = self.pitch
+        if not -90.0 < low <= high < 90.0:
             raise ValueError(f"pitch must be (low, high) within (-90, 90), got {self.pitch}")
-        if len(self.focal) != 2 or not 0.0 < self.focal[0] <= self.focal[1] < float("inf"):
+        low, high = self.focal
+        if not 0.0 < low <= high < float("inf"):
             raise ValueError(f"focal must be (low, high), positive, got {self.focal}")
 
 

@@ -90,7 +90,7 @@ def test_what_does_not_go_together_is_refused():
         ("inversion", (4.5, 50), "whole numbers"),
         ("t_first", (0.3,), r"0 <= low < high <= 1, got \(0.3,\)"),
         ("t_last", (0.5, 0.2), "0 <= low < high <= 1"),
-        ("view_elevations", (0.0,), "a row for each of config.view_elevations"),
+        ("view_elevations", (0.0,), "must have a row of config.view_suffixes"),
         ("own.learning_rate", 0.0, "must be positive"),
         ("weights.air_radius", -0.1, "must be positive"),
         ("jump_at", 1.5, r"a share in \[0, 1\], got 1\.5"),
