@@ -14,10 +14,11 @@ Equations
     (5)  camera ~ U{candidates with s >= 1}, or that of the largest s where there are none
     (6)  box(g) = start + g (box - start),  g = g_0 + (1 - g_0) min(step / steps, 1)
 
-A camera within density sees fog, and the gradient of whatever it sees there removes the density:
-cameras that stand everywhere, rule (1), empty a scene. Rule (5) asks the density itself where
-nothing is: the rays of (3) go through the camera's picture, the points of (4) lie about it. Rule
-(6) lets the cameras set out from one place together; with (2) they look all round from there.
+A camera within density sees fog, and a gradient that would clear its picture takes the density
+away: cameras that stand everywhere, rule (1), can empty a scene (measured: README, "Rooms from
+inside"). Rule (5) asks the density itself where nothing is: the rays of (3) go through the camera's
+picture, the points of (4) lie about it. Rule (6) lets the cameras set out from one place together;
+with (2) they look all round from there.
 
 T and the first hit: Mildenhall et al., "NeRF" (2020), equation 1; (3) is the mean of a positive
 variable as the integral of its tail. That random cameras hit walls indoors, and that cameras and
